@@ -1,0 +1,39 @@
+//! The contract of hako's data path: what a disk image is ([`BlockImage`]), what it is stored on
+//! ([`Storage`]), where a copy is delivered ([`Sink`]), and the host's side of it: files, block
+//! devices, locks, the gate and staged targets.
+//!
+//! This crate knows no disk format, prints nothing and reads no environment.
+
+#![deny(unsafe_code)]
+
+pub mod chain;
+pub mod error;
+pub mod extent;
+pub mod file;
+pub mod gate;
+pub mod image;
+pub mod lock;
+pub mod memory;
+pub mod progress;
+pub mod sink;
+pub mod staging;
+pub mod storage;
+mod sys;
+#[cfg(feature = "testkit")]
+pub mod testkit;
+
+pub use chain::Chain;
+pub use error::{Error, ErrorKind, Result};
+pub use extent::{Extent, ExtentKind, HostPosition};
+pub use file::{Access, FileStorage, PipeStorage};
+pub use gate::{Gate, GateRules, Opened, Resolver};
+pub use image::{BlockImage, ImageInfo, ParentLink, Value};
+pub use lock::LockMode;
+pub use memory::{MemoryFolder, MemoryStorage};
+pub use progress::{Cancel, NoProgress, Progress};
+pub use sink::{Encode, Sink};
+pub use staging::{Outputs, StagedFolder};
+pub use storage::{FileId, Storage, StorageExtent, is_zero};
+
+/// Bytes in a sector, unless an image says otherwise.
+pub const SECTOR_BYTES: u64 = 512;

@@ -1,0 +1,1 @@
+//! Fault injection and the conformance suite, for the tests of every crate with drivers.

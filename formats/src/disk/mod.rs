@@ -1,0 +1,121 @@
+//! The contract of a disk format and the registry of all of them.
+//!
+//! To add a format: write a module here with an `impl DiskFormat`, add one line to [`FORMATS`].
+
+mod findings;
+mod options;
+pub mod raw;
+
+use std::sync::Arc;
+
+use hako_block::{Access, BlockImage, Error, Outputs, ParentLink, Resolver, Result, Sink, Storage};
+
+pub use findings::{Finding, Findings, Severity};
+pub use options::{Adapter, Allocation, Compression, CreateOptions};
+
+/// Every disk format, in the order to show them.
+pub static FORMATS: &[&dyn DiskFormat] = &[&raw::Raw];
+
+/// Returns the format of that name.
+pub fn format_named(name: &str) -> Result<&'static dyn DiskFormat> {
+    FORMATS
+        .iter()
+        .copied()
+        .find(|format| format.name() == name)
+        .ok_or_else(|| {
+            let names: Vec<_> = FORMATS.iter().map(|format| format.name()).collect();
+            Error::invalid(format!("no disk format {name:?}"))
+                .hint(format!("one of {}", names.join(", ")))
+        })
+}
+
+/// One variant of a format: a row of `hako disk formats`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subformat {
+    /// Its name, as `--subformat` takes it; empty for a format without variants.
+    pub name: &'static str,
+    /// Whether it can be read.
+    pub read: bool,
+    /// Whether it can be created.
+    pub create: bool,
+    /// Whether it can be written in place.
+    pub write: bool,
+    /// Whether it can be written to a pipe.
+    pub pipe: bool,
+    /// What else there is to know, in a few words.
+    pub notes: &'static str,
+}
+
+/// A disk format: stateless, one `static` each.
+pub trait DiskFormat: Sync {
+    /// Returns the name that options take ("vmdk").
+    fn name(&self) -> &'static str;
+
+    /// Returns usual file name extensions, lower case, without the dot.
+    fn extensions(&self) -> &'static [&'static str];
+
+    /// Returns the variants, the default for creation first.
+    fn subformats(&self) -> &'static [Subformat];
+
+    /// Returns whether a file that begins with `head` (up to 64 KiB) and ends with `tail` (up to
+    /// 4 KiB) is, or was before it was damaged, of this format. Pure.
+    fn probe(&self, head: &[u8], tail: &[u8]) -> bool;
+
+    /// Opens one layer. Opens no parent.
+    fn open(&self, args: OpenArgs) -> Result<Box<dyn BlockImage>>;
+
+    /// Creates an image, to be filled in one ascending pass. What is not delivered is a hole.
+    fn stream(&self, args: CreateArgs<'_>) -> Result<Box<dyn Sink>> {
+        let _ = args;
+        Err(Error::unsupported(format!(
+            "{} cannot be created",
+            self.name()
+        )))
+    }
+
+    /// Checks the structure of one layer without reading its data. Damage goes into the findings;
+    /// an error means that the check itself could not be done.
+    fn check(&self, args: CheckArgs) -> Result<Findings> {
+        let _ = args;
+        Err(Error::unsupported(format!(
+            "{} has no structure to check",
+            self.name()
+        )))
+    }
+}
+
+/// What a driver is given to open one layer.
+#[derive(Clone)]
+pub struct OpenArgs {
+    /// The file that the user (or the layer above) named.
+    pub storage: Arc<dyn Storage>,
+    /// Its name in its own folder.
+    pub name: String,
+    /// Opens the names found inside it.
+    pub resolver: Arc<dyn Resolver>,
+    /// Reading only, or writing too.
+    pub access: Access,
+    /// Open a damaged file as far as it goes; what is missing is listed in the oddities.
+    pub salvage: bool,
+    /// Show this internal snapshot (by ID or name) instead of the current state.
+    pub snapshot: Option<String>,
+}
+
+/// What a driver is given to check one layer: the same as for opening it.
+pub type CheckArgs = OpenArgs;
+
+/// What a driver is given to create an image.
+pub struct CreateArgs<'a> {
+    /// The new main file: empty, or a block device, or a pipe.
+    pub storage: Arc<dyn Storage>,
+    /// Its final name, for names derived from it (`NAME-flat.vmdk`).
+    pub name: String,
+    /// Creates further files beside it.
+    pub outputs: &'a dyn Outputs,
+    /// Size of the disk that the guest will see, in bytes: a multiple of 512.
+    pub virtual_size: u64,
+    /// The parent, for an overlay; its name as it is to be written into the image.
+    pub parent: Option<ParentLink>,
+    /// What the user chose.
+    pub options: CreateOptions,
+}

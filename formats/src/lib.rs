@@ -1,0 +1,13 @@
+//! The formats that a VM is made of. Disk formats live in [`disk`], one module each behind one
+//! registry, [`disk::FORMATS`]; [`open_chain`] opens an image with its parents.
+
+#![forbid(unsafe_code)]
+
+pub mod disk;
+mod open;
+
+pub use disk::{
+    Adapter, Allocation, CheckArgs, Compression, CreateArgs, CreateOptions, DiskFormat, FORMATS,
+    Finding, Findings, OpenArgs, Severity, Subformat, format_named,
+};
+pub use open::{OpenOptions, OpenedChain, OpenedLayer, detect, open_chain, open_layer};

@@ -1,0 +1,276 @@
+//! Opening an image: which format it is, and its chain of parents.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hako_block::chain::MAX_LAYERS;
+use hako_block::{
+    Access, BlockImage, Chain, Error, ErrorKind, FileId, Gate, GateRules, Opened, ParentLink,
+    Result, Storage,
+};
+
+use crate::disk::{DiskFormat, FORMATS, OpenArgs, format_named};
+
+/// How to open an image.
+#[derive(Debug, Clone, Default)]
+pub struct OpenOptions {
+    /// The format, if the user said one (`--from`).
+    pub from: Option<String>,
+    /// Reading only, or writing too (the top layer; parents are only ever read).
+    pub access: Access,
+    /// What files named inside the image may be opened.
+    pub rules: GateRules,
+    /// Open a damaged file as far as it goes.
+    pub salvage: bool,
+    /// Show this internal snapshot of the top layer.
+    pub snapshot: Option<String>,
+    /// Open the top layer alone, without its parents.
+    pub top_only: bool,
+}
+
+/// One layer with the format that opened it.
+pub struct OpenedLayer {
+    /// The format.
+    pub format: &'static dyn DiskFormat,
+    /// The image.
+    pub image: Arc<dyn BlockImage>,
+    /// What it was opened with, for checking the same file.
+    pub args: OpenArgs,
+}
+
+/// An image with its parents.
+pub struct OpenedChain {
+    /// The disk that the guest sees.
+    pub chain: Chain,
+    /// The layers, the top first.
+    pub layers: Vec<OpenedLayer>,
+}
+
+/// Opens the image at `path` with all its parents.
+pub fn open_chain(path: &Path, options: &OpenOptions) -> Result<OpenedChain> {
+    let opened = Gate::open_user(path, options.access, &options.rules)?;
+    let format = match &options.from {
+        Some(name) => format_named(name)?,
+        None => detect(&*opened.storage, path)?,
+    };
+    let mut layers = vec![open_layer(format, opened, options)?];
+    let mut seen: Vec<FileId> = layers[0].args.storage.id().into_iter().collect();
+    while let Some(link) = layers[layers.len() - 1].image.info().parent.clone() {
+        if options.top_only {
+            break;
+        }
+        let child = &layers[layers.len() - 1];
+        let parent = open_parent(child, &link, options, &mut seen, layers.len())
+            .map_err(|error| error.in_file(child.args.storage.name()))?;
+        layers.push(parent);
+    }
+    let chain = Chain::new(
+        layers
+            .iter()
+            .map(|layer| Arc::clone(&layer.image))
+            .collect(),
+    )?;
+    Ok(OpenedChain { chain, layers })
+}
+
+/// Opens one layer, no parent, with a known format.
+pub fn open_layer(
+    format: &'static dyn DiskFormat,
+    opened: Opened,
+    options: &OpenOptions,
+) -> Result<OpenedLayer> {
+    let args = OpenArgs {
+        storage: opened.storage,
+        name: opened.name,
+        resolver: opened.resolver,
+        access: options.access,
+        salvage: options.salvage,
+        snapshot: options.snapshot.clone(),
+    };
+    let image = format
+        .open(args.clone())
+        .map_err(|error| error.in_file(args.storage.name()))?;
+    Ok(OpenedLayer {
+        format,
+        image: Arc::from(image),
+        args,
+    })
+}
+
+fn open_parent(
+    child: &OpenedLayer,
+    link: &ParentLink,
+    options: &OpenOptions,
+    seen: &mut Vec<FileId>,
+    n_layers: usize,
+) -> Result<OpenedLayer> {
+    if n_layers >= MAX_LAYERS {
+        return Err(Error::corrupt(
+            "parent",
+            format!("a chain of more than {MAX_LAYERS} layers"),
+        ));
+    }
+    let opened = child
+        .args
+        .resolver
+        .open(&link.name, Access::ReadOnly)
+        .map_err(|error| {
+            if error.kind() == ErrorKind::NotFound {
+                error.hint(format!(
+                    "the parent of {} is missing",
+                    child.args.storage.name()
+                ))
+            } else {
+                error
+            }
+        })?;
+    if let Some(id) = opened.storage.id() {
+        if seen.contains(&id) {
+            return Err(Error::corrupt(
+                "parent",
+                format!(
+                    "{:?} is already in the chain: the chain is a loop",
+                    link.name
+                ),
+            ));
+        }
+        seen.push(id);
+    }
+    let Some(format) = &link.format else {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "the image does not record the format of its parent {:?}",
+                link.name
+            ),
+        )
+        .hint("record it: qemu-img rebase -u -b PARENT -F FORMAT IMAGE"));
+    };
+    let parent_options = OpenOptions {
+        from: None,
+        access: Access::ReadOnly,
+        snapshot: None,
+        ..options.clone()
+    };
+    let parent = open_layer(format_named(format)?, opened, &parent_options)?;
+    let (wanted, found) = (link.content_id, parent.image.info().content_id);
+    if wanted.is_some() && wanted != found {
+        let text = |id: Option<u32>| id.map_or_else(|| "none".to_owned(), |id| format!("{id:08x}"));
+        return Err(Error::new(
+            ErrorKind::Corrupt,
+            format!(
+                "parentCID {} does not match the CID {} of {:?}",
+                text(wanted),
+                text(found),
+                link.name
+            ),
+        )
+        .hint("the parent was changed after this overlay was made: its content no longer fits"));
+    }
+    Ok(parent)
+}
+
+/// Returns the format of a file that the user named without saying its format. Never falls back
+/// to raw: raw is what is named so, or a block device.
+pub fn detect(storage: &dyn Storage, path: &Path) -> Result<&'static dyn DiskFormat> {
+    let raw = format_named("raw")?;
+    if storage.is_device() {
+        return Ok(raw);
+    }
+    let (head, tail) = head_and_tail(storage)?;
+    let probed = FORMATS
+        .iter()
+        .copied()
+        .find(|format| format.probe(&head, &tail));
+    let extension = lower_extension(path);
+    let named_raw = raw.extensions().contains(&extension.as_str());
+    match probed {
+        // `.img` says little: cloud images in qcow2 are named so. `.raw` and `.dd` say raw, and a
+        // guest can write any header into its disk.
+        Some(format) if named_raw && extension != "img" => Err(Error::invalid(format!(
+            "is named .{extension}, but begins like {}",
+            format.name()
+        ))
+        .in_file(path)
+        .hint(format!(
+            "say which it is: --from raw or --from {}",
+            format.name()
+        ))),
+        Some(format) => Ok(format),
+        None if named_raw => Ok(raw),
+        None => Err(unknown(path, &extension, storage.len_bytes()?)),
+    }
+}
+
+fn unknown(path: &Path, extension: &str, len: u64) -> Error {
+    let claimed = FORMATS
+        .iter()
+        .find(|format| format.extensions().contains(&extension));
+    let what = match claimed {
+        _ if len == 0 => "is empty".to_owned(),
+        Some(format) => format!(
+            "is named .{extension}, but its content is no {}",
+            format.name()
+        ),
+        None => "is of no format that hako knows".to_owned(),
+    };
+    let error = Error::new(ErrorKind::Unsupported, what).in_file(path);
+    match descriptor_beside(path) {
+        Some(descriptor) => error.hint(format!(
+            "this is an extent file, part of an image: open {} instead",
+            descriptor.display()
+        )),
+        None => error.hint("if it is a raw disk, say so: --from raw"),
+    }
+}
+
+/// Returns the descriptor that an extent file's name points to (`disk-flat.vmdk` → `disk.vmdk`).
+pub fn descriptor_beside(path: &Path) -> Option<PathBuf> {
+    let stem = path.file_stem()?.to_str()?;
+    let (base, part) = stem.rsplit_once('-')?;
+    let numbered = part.len() == 4
+        && part.starts_with(['s', 'f'])
+        && part.bytes().skip(1).all(|byte| byte.is_ascii_digit());
+    let is_part =
+        numbered || matches!(part, "flat" | "delta" | "sesparse" | "rdm" | "rdmp" | "ctk");
+    let descriptor = path.with_file_name(format!("{base}.vmdk"));
+    (is_part && descriptor.is_file()).then_some(descriptor)
+}
+
+fn head_and_tail(storage: &dyn Storage) -> Result<(Vec<u8>, Vec<u8>)> {
+    let len = storage.len_bytes()?;
+    let mut head = vec![0; len.min(65536) as usize];
+    storage.read_at(0, &mut head)?;
+    let mut tail = vec![0; len.min(4096) as usize];
+    storage.read_at(len - tail.len() as u64, &mut tail)?;
+    Ok((head, tail))
+}
+
+fn lower_extension(path: &Path) -> String {
+    path.extension()
+        .map(|text| text.to_string_lossy().to_lowercase())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn detect_name(name: &str, content: &[u8]) -> Result<&'static str> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let opened = Gate::open_user(&path, Access::ReadOnly, &GateRules::default())?;
+        detect(&*opened.storage, &path).map(|format| format.name())
+    }
+
+    #[test]
+    fn raw_is_only_what_is_named_so() {
+        assert_eq!(detect_name("a.raw", &[0; 512]).unwrap(), "raw");
+        assert_eq!(detect_name("a.IMG", &[0; 512]).unwrap(), "raw");
+        for name in ["a.vmdk", "a.qcow2", "a", "a.bin"] {
+            let error = detect_name(name, &[0; 512]).unwrap_err();
+            assert!(error.hint_text().is_some(), "{error}");
+        }
+    }
+}
