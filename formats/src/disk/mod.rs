@@ -5,6 +5,7 @@
 mod findings;
 mod options;
 pub mod raw;
+pub mod vmdk;
 
 use std::sync::Arc;
 

@@ -1,0 +1,3 @@
+//! VMDK in its variants.
+
+pub mod header;
