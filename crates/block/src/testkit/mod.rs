@@ -1,1 +1,32 @@
-//! Fault injection and the conformance suite, for the tests of every crate with drivers.
+//! What the tests of every format share: storage that remembers, fails and forgets
+//! ([`FaultFolder`]), and the suite that every format passes ([`conformance`]).
+//!
+//! Nothing here is part of hako: it is built for tests only, and panics where a test fails.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod cut;
+mod fault;
+mod faults;
+mod model;
+mod rng;
+mod sparse;
+mod subject;
+mod suite;
+
+pub use cut::{CutImage, cut_images};
+pub use fault::{Fault, FaultFolder, FaultStorage, Op};
+pub use rng::Rng;
+pub use sparse::SparseBytes;
+pub use subject::{CheckReport, Effort, Subject, Traits};
+
+/// Runs the whole suite on one creatable variant of a format. Panics at the first failure, with
+/// the subject's name.
+pub fn conformance(subject: &dyn Subject, effort: Effort) {
+    suite::run(subject, effort);
+    faults(subject, effort);
+}
+
+/// Runs the fault half of the suite: failing reads and writes, a full disk, cuts.
+pub fn faults(subject: &dyn Subject, effort: Effort) {
+    faults::run(subject, effort);
+}

@@ -74,7 +74,9 @@ pub struct SparseHeader {
 impl SparseHeader {
     /// Decodes and checks a header. `place` names it in errors: "header" or "footer".
     pub fn decode(bytes: &[u8; HEADER_BYTES], place: &str) -> Result<Self> {
-        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let u32_at = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
         let bad = |byte: u64, what: String| Err(Error::corrupt(place, what).at_byte(byte));
         if bytes[..4] != MAGIC {
@@ -109,17 +111,35 @@ impl SparseHeader {
             .hint("the file was transferred in text mode: copy it again in binary mode"));
         }
         if !header.grain_sectors.is_power_of_two() || header.grain_sectors > MAX_GRAIN_SECTORS {
-            return bad(20, format!("grain size of {} sectors is no power of two up to {MAX_GRAIN_SECTORS}", header.grain_sectors));
+            return bad(
+                20,
+                format!(
+                    "grain size of {} sectors is no power of two up to {MAX_GRAIN_SECTORS}",
+                    header.grain_sectors
+                ),
+            );
         }
         if header.capacity_sectors > u64::MAX / SECTOR_BYTES / 4 {
-            return bad(12, format!("capacity of {} sectors is too large", header.capacity_sectors));
+            return bad(
+                12,
+                format!(
+                    "capacity of {} sectors is too large",
+                    header.capacity_sectors
+                ),
+            );
         }
         if u32_at(44) != N_GTES && header.capacity_sectors != 0 {
-            return bad(44, format!("{} entries in a grain table, not {N_GTES}", u32_at(44)));
+            return bad(
+                44,
+                format!("{} entries in a grain table, not {N_GTES}", u32_at(44)),
+            );
         }
         let compression = u16::from_le_bytes([bytes[77], bytes[78]]);
         if compression > 1 || (header.compressed && compression != 1) {
-            return bad(77, format!("compression method {compression} (1 is deflate)"));
+            return bad(
+                77,
+                format!("compression method {compression} (1 is deflate)"),
+            );
         }
         Ok(header)
     }
@@ -212,8 +232,13 @@ mod tests {
         ] {
             let mut bytes = header().encode();
             bytes[at] = value;
-            let error = SparseHeader::decode(&bytes, "header").unwrap_err().to_string();
-            assert!(error.starts_with("header: ") && error.contains(names), "{error}");
+            let error = SparseHeader::decode(&bytes, "header")
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.starts_with("header: ") && error.contains(names),
+                "{error}"
+            );
         }
     }
 }
