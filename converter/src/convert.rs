@@ -1,0 +1,206 @@
+//! Converting an image.
+
+use std::path::{Path, PathBuf};
+
+use hako_block::{Access, BlockImage, Cancel, Error, ParentLink, Progress, Result, SECTOR_BYTES};
+use hako_formats::{CreateArgs, CreateOptions, DiskFormat, OpenArgs, OpenOptions, OpenedChain};
+use hako_pipeline::{CopyOptions, Delivery, Fingerprint, deliver};
+
+use crate::parent::Parent;
+use crate::source::pick;
+use crate::target::{Ready, refuse_source};
+use crate::{Source, Target};
+
+/// What to convert into what.
+pub struct ConvertRequest {
+    /// The image to read.
+    pub source: Source,
+    /// How to open it.
+    pub open: OpenOptions,
+    /// Convert this layer alone (0 the top) instead of what the guest sees.
+    pub layer: Option<usize>,
+    /// Where the new image goes.
+    pub target: Target,
+    /// The new image's format.
+    pub to: &'static dyn DiskFormat,
+    /// What the user chose about it.
+    pub create: CreateOptions,
+    /// Makes the new image an overlay on this one; only with `layer`.
+    pub parent: Option<PathBuf>,
+    /// Replace an image that exists.
+    pub force: bool,
+    /// Read the new image back before it gets its name.
+    pub verify: bool,
+    /// How many threads to use; as many as the machine runs at once if not said.
+    pub threads: Option<usize>,
+    /// Most data bytes per second, if limited.
+    pub rate: Option<u64>,
+    /// Where to keep what comes through a pipe when the target has no folder.
+    pub temp_folder: PathBuf,
+}
+
+/// What was converted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConvertReport {
+    /// The new image's virtual size in bytes.
+    pub virtual_size: u64,
+    /// Bytes delivered as data.
+    pub data_bytes: u64,
+    /// All other bytes of the disk: zeros and holes.
+    pub zero_bytes: u64,
+    /// Whether the new image was read back and found right.
+    pub verified: bool,
+    /// Fingerprint of the content, if it was verified.
+    pub fingerprint: Option<Fingerprint>,
+    /// Names of what an earlier, killed run had left behind and this one removed.
+    pub cleared: Vec<String>,
+    /// What the user should know: oddities of the source, what a salvaged one lost.
+    pub warnings: Vec<String>,
+}
+
+/// Converts an image. Nothing appears under the target's name until it is whole.
+pub fn convert(
+    request: ConvertRequest,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<ConvertReport> {
+    if request.parent.is_some() && request.layer.is_none() {
+        return Err(Error::invalid(
+            "a parent needs --layer: the whole chain has all the content already",
+        ));
+    }
+    let spool_folder = request.target.folder().unwrap_or(&request.temp_folder);
+    let opened = request
+        .source
+        .open(&request.open, spool_folder, progress, cancel)?;
+    let mut warnings = warnings_of(&opened, request.layer);
+    if let Target::Path(path) = &request.target {
+        refuse_source(path, &opened)?;
+    }
+    let parent = match &request.parent {
+        Some(parent) => Some(open_parent(parent, &request.target, &request.open)?),
+        None => None,
+    };
+    let source = pick(&opened, request.layer, parent.is_some())?;
+    let virtual_size = rounded_size(&*source, &mut warnings)?;
+    let target = Ready::new(request.target, request.force, request.to, &request.create)?;
+    target.check_room(virtual_size)?;
+    let link = parent.as_ref().map(|parent| parent.link.clone());
+    let delivery = delivery(
+        &*source,
+        target,
+        request.to,
+        NewImage {
+            virtual_size,
+            parent: link,
+            options: request.create,
+        },
+        request.verify,
+    );
+    let options = CopyOptions {
+        threads: request
+            .threads
+            .unwrap_or(CopyOptions::new(progress, cancel).threads),
+        rate: request.rate,
+        keep_holes: request.layer.is_some(),
+        ..CopyOptions::new(progress, cancel)
+    };
+    let report = deliver(delivery, &options)?;
+    warnings.extend(parent.into_iter().flat_map(|parent| parent.warnings));
+    Ok(ConvertReport {
+        virtual_size,
+        data_bytes: report.data_bytes,
+        zero_bytes: report.zero_bytes,
+        verified: report.verified,
+        fingerprint: report.fingerprint,
+        cleared: report.cleared,
+        warnings,
+    })
+}
+
+fn open_parent(parent: &Path, target: &Target, options: &OpenOptions) -> Result<Parent> {
+    let Target::Path(overlay) = target else {
+        return Err(Error::unsupported("an overlay cannot go to a pipe"));
+    };
+    let options = OpenOptions {
+        rules: options.rules.clone(),
+        ..OpenOptions::default()
+    };
+    let parent = Parent::open(parent, overlay, &options)?;
+    refuse_source(overlay, &parent.chain)?;
+    Ok(parent)
+}
+
+/// What is odd about the layers that are read.
+fn warnings_of(opened: &OpenedChain, layer: Option<usize>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (depth, opened_layer) in opened.layers.iter().enumerate() {
+        if layer.is_none_or(|layer| layer == depth) {
+            let file = opened_layer.args.storage.name();
+            let oddities = opened_layer.image.info().oddities.iter();
+            warnings.extend(oddities.map(|oddity| format!("{file}: {oddity}")));
+        }
+    }
+    warnings
+}
+
+/// Returns the new image's virtual size: the source's, in whole sectors.
+fn rounded_size(source: &dyn BlockImage, warnings: &mut Vec<String>) -> Result<u64> {
+    let size = source.info().virtual_size;
+    let rounded = size
+        .checked_next_multiple_of(SECTOR_BYTES)
+        .ok_or_else(|| Error::invalid(format!("a disk of {size} bytes is too large")))?;
+    if rounded != size {
+        warnings.push(format!(
+            "virtual size {size} rounded up to {rounded}, a multiple of 512; the rest is zeros"
+        ));
+    }
+    Ok(rounded)
+}
+
+struct NewImage {
+    virtual_size: u64,
+    parent: Option<ParentLink>,
+    options: CreateOptions,
+}
+
+fn delivery<'a>(
+    source: &'a dyn BlockImage,
+    target: Ready,
+    format: &'static dyn DiskFormat,
+    new: NewImage,
+    verify: bool,
+) -> Delivery<'a> {
+    let name = target.name.clone();
+    let virtual_size = new.virtual_size;
+    Delivery {
+        source,
+        virtual_size,
+        sink: Box::new(move |storage, outputs| {
+            format.stream(CreateArgs {
+                storage,
+                name,
+                outputs,
+                virtual_size,
+                parent: new.parent,
+                options: new.options,
+            })
+        }),
+        verify: verify.then(|| -> hako_pipeline::Reopen<'a> {
+            Box::new(move |opened| {
+                format.open(OpenArgs {
+                    storage: opened.storage,
+                    name: opened.name,
+                    resolver: opened.resolver,
+                    access: Access::ReadOnly,
+                    salvage: false,
+                    snapshot: None,
+                })
+            })
+        }),
+        target: target.place,
+    }
+}
+
+#[cfg(test)]
+mod tests;
