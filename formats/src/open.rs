@@ -115,13 +115,18 @@ fn open_parent(
         .resolver
         .open(&link.name, Access::ReadOnly)
         .map_err(|error| {
-            if error.kind() == ErrorKind::NotFound {
+            if error.kind() != ErrorKind::NotFound {
+                error
+            } else if link.name.contains('\\') {
+                error.hint(format!(
+                    "{:?} is a Windows path: put the parent beside the overlay and correct its name there",
+                    link.name
+                ))
+            } else {
                 error.hint(format!(
                     "the parent of {} is missing",
                     child.args.storage.name()
                 ))
-            } else {
-                error
             }
         })?;
     if let Some(id) = opened.storage.id() {
@@ -224,17 +229,24 @@ fn unknown(path: &Path, extension: &str, len: u64) -> Error {
     }
 }
 
-/// Returns the descriptor that an extent file's name points to (`disk-flat.vmdk` → `disk.vmdk`).
-pub fn descriptor_beside(path: &Path) -> Option<PathBuf> {
-    let stem = path.file_stem()?.to_str()?;
+/// Returns the descriptor that an extent file's name points to, if it is there.
+fn descriptor_beside(path: &Path) -> Option<PathBuf> {
+    let name = descriptor_name(path.file_name()?.to_str()?)?;
+    let descriptor = path.with_file_name(name);
+    descriptor.is_file().then_some(descriptor)
+}
+
+/// Returns the usual name of the descriptor that goes with a VMDK extent file of this name
+/// (`disk-flat.vmdk` → `disk.vmdk`); `None` if the name is not one of an extent file.
+pub(crate) fn descriptor_name(name: &str) -> Option<String> {
+    let (stem, _) = name.rsplit_once('.')?;
     let (base, part) = stem.rsplit_once('-')?;
-    let numbered = part.len() == 4
+    let numbered = part.len() >= 4
         && part.starts_with(['s', 'f'])
         && part.bytes().skip(1).all(|byte| byte.is_ascii_digit());
     let is_part =
         numbered || matches!(part, "flat" | "delta" | "sesparse" | "rdm" | "rdmp" | "ctk");
-    let descriptor = path.with_file_name(format!("{base}.vmdk"));
-    (is_part && descriptor.is_file()).then_some(descriptor)
+    is_part.then(|| format!("{base}.vmdk"))
 }
 
 fn head_and_tail(storage: &dyn Storage) -> Result<(Vec<u8>, Vec<u8>)> {

@@ -15,7 +15,7 @@ pub use findings::{Finding, Findings, Severity};
 pub use options::{Adapter, Allocation, Compression, CreateOptions};
 
 /// Every disk format, in the order to show them.
-pub static FORMATS: &[&dyn DiskFormat] = &[&raw::Raw];
+pub static FORMATS: &[&dyn DiskFormat] = &[&raw::Raw, &vmdk::Vmdk];
 
 /// Returns the format of that name.
 pub fn format_named(name: &str) -> Result<&'static dyn DiskFormat> {

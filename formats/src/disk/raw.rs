@@ -157,7 +157,7 @@ impl BlockImage for RawImage {
 
 /// Writes a raw disk. Zeros are skipped where the target is known to be blank, and written or
 /// punched where it is not.
-struct RawSink {
+pub(super) struct RawSink {
     storage: Arc<dyn Storage>,
     virtual_size: u64,
     allocation: Allocation,
@@ -166,7 +166,12 @@ struct RawSink {
 }
 
 impl RawSink {
-    fn new(storage: Arc<dyn Storage>, virtual_size: u64, allocation: Allocation) -> Result<Self> {
+    /// Returns a sink that fills `storage` with a disk of `virtual_size` bytes.
+    pub(super) fn new(
+        storage: Arc<dyn Storage>,
+        virtual_size: u64,
+        allocation: Allocation,
+    ) -> Result<Self> {
         // A device must be large enough; a pipe learns its length at the end.
         if storage.is_device() {
             storage.set_len(virtual_size)?;

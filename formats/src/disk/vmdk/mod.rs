@@ -1,3 +1,75 @@
 //! VMDK in its variants.
+//!
+//! An image is a text descriptor and extents, in the order of the disk. The descriptor is a file
+//! of its own or lies inside a sparse extent file. [`layout`] finds it and what each of its lines
+//! stands for; [`image`] makes one disk of the parts; the parts are images of their own: plain
+//! files ([`flat`]) and the sparse kinds.
 
+mod check;
+mod content_id;
+#[allow(dead_code, reason = "the sparse sinks land next")]
+mod create;
+mod create_type;
+mod descriptor;
+mod extent_line;
+mod flat;
 pub mod header;
+mod image;
+mod info;
+#[allow(dead_code, reason = "the sparse drivers land next")]
+mod layout;
+mod template;
+#[cfg(test)]
+mod tests;
+
+use hako_block::{BlockImage, Result, Sink};
+
+use super::{CheckArgs, CreateArgs, DiskFormat, Findings, OpenArgs, Subformat};
+
+/// First bytes of an ESX delta.
+const COWD_MAGIC: [u8; 4] = *b"COWD";
+/// First bytes of a space-efficient ESX delta: 0xcafebabe, as a 64-bit number.
+const SESPARSE_MAGIC: [u8; 8] = 0xcafe_babe_u64.to_le_bytes();
+/// Where before the end of a streamOptimized file its footer begins.
+const FOOTER_FROM_END: usize = 1024;
+
+/// The VMDK format.
+pub struct Vmdk;
+
+impl DiskFormat for Vmdk {
+    fn name(&self) -> &'static str {
+        "vmdk"
+    }
+
+    fn extensions(&self) -> &'static [&'static str] {
+        &["vmdk"]
+    }
+
+    fn subformats(&self) -> &'static [Subformat] {
+        create_type::CREATE_TYPES
+    }
+
+    fn probe(&self, head: &[u8], tail: &[u8]) -> bool {
+        let footer = tail
+            .len()
+            .checked_sub(FOOTER_FROM_END)
+            .and_then(|at| tail.get(at..));
+        head.starts_with(&header::MAGIC)
+            || head.starts_with(&COWD_MAGIC)
+            || head.starts_with(&SESPARSE_MAGIC)
+            || descriptor::looks_like_descriptor(head)
+            || footer.is_some_and(|footer| footer.starts_with(&header::MAGIC))
+    }
+
+    fn open(&self, args: OpenArgs) -> Result<Box<dyn BlockImage>> {
+        Ok(Box::new(image::VmdkImage::open(&args)?))
+    }
+
+    fn stream(&self, args: CreateArgs<'_>) -> Result<Box<dyn Sink>> {
+        create::stream(args)
+    }
+
+    fn check(&self, args: CheckArgs) -> Result<Findings> {
+        check::check(&args)
+    }
+}
