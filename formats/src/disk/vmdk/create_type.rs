@@ -6,12 +6,12 @@ use crate::disk::Subformat;
 pub static CREATE_TYPES: &[Subformat] = &[
     writable(
         "monolithicSparse",
-        true,
+        false,
         "one file with its descriptor; zeroed grains, overlays",
     ),
     writable(
         "twoGbMaxExtentSparse",
-        true,
+        false,
         "split every 2047 MiB as VMware does; overlays",
     ),
     writable("monolithicFlat", true, "a descriptor and NAME-flat.vmdk"),
@@ -26,8 +26,8 @@ pub static CREATE_TYPES: &[Subformat] = &[
         "a descriptor and NAME-flat.vmdk: what ESXi takes",
     ),
     Subformat {
-        create: true,
-        pipe: true,
+        create: false,
+        pipe: false,
         ..read_only("streamOptimized", "compressed; what goes into an OVA")
     },
     writable("vmfsThin", false, ""),
