@@ -2,6 +2,7 @@
 //!
 //! To add a format: write a module here with an `impl DiskFormat`, add one line to [`FORMATS`].
 
+pub(crate) mod cache;
 mod findings;
 mod options;
 pub mod raw;

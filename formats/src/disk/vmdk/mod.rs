@@ -6,6 +6,7 @@
 //! files ([`flat`]) and the sparse kinds.
 
 mod check;
+pub(crate) mod claims;
 mod content_id;
 #[allow(dead_code, reason = "the sparse sinks land next")]
 mod create;
@@ -18,6 +19,7 @@ mod image;
 mod info;
 #[allow(dead_code, reason = "the sparse drivers land next")]
 mod layout;
+pub mod stream;
 mod template;
 #[cfg(test)]
 mod tests;
