@@ -1,0 +1,83 @@
+//! What every verb needs besides its own options.
+
+use std::io::IsTerminal;
+
+use hako_block::{Cancel, Progress, Result};
+
+use crate::cli::Global;
+use crate::output::Messages;
+use crate::progress::ProgressMode;
+use crate::signals::Caught;
+
+/// How the user wants to be talked to, and whether he wants to stop.
+pub struct Context {
+    /// Whether results are JSON.
+    pub json: bool,
+    /// Says things on standard error.
+    pub messages: Messages,
+    quiet: bool,
+    verbose: bool,
+    progress: ProgressMode,
+    caught: Caught,
+}
+
+impl Context {
+    /// Returns the context that the global options ask for.
+    pub fn new(global: &Global) -> Self {
+        Self {
+            json: global.json,
+            messages: Messages::new(global.json, global.quiet),
+            quiet: global.quiet,
+            verbose: global.verbose,
+            progress: global.progress,
+            caught: Caught::default(),
+        }
+    }
+
+    /// Returns what shows the progress of long work; it is gone when dropped.
+    pub fn progress(&self) -> Box<dyn Progress> {
+        self.progress.start(self.quiet)
+    }
+
+    /// Catches signals from now on, and returns what they set.
+    pub fn cancel_on_signals(&self) -> Result<Cancel> {
+        let cancel = Cancel::default();
+        self.caught.install(&cancel)?;
+        Ok(cancel)
+    }
+
+    /// Returns the exit code of the signal that came, if one did.
+    pub fn signal_code(&self) -> Option<u8> {
+        self.caught.exit_code()
+    }
+
+    /// Says how work ended: with -v, or to a person on a terminal, so that cron stays silent.
+    pub fn summary(&self, text: &str) {
+        if self.json {
+            return;
+        }
+        if self.verbose || (!self.quiet && std::io::stderr().is_terminal()) {
+            self.messages.note(text);
+        }
+    }
+
+    /// Says what the user should know of a new image: which debris of a killed run was removed to
+    /// make it, and what was odd.
+    pub fn tell(&self, cleared: &[String], warnings: &[String]) {
+        for name in cleared {
+            self.messages.warn(&format!(
+                "removed {name}, which a killed run had left behind"
+            ));
+        }
+        for warning in warnings {
+            self.messages.warn(warning);
+        }
+    }
+
+    /// Says what is odd about an image.
+    pub fn warn_oddities(&self, file: &str, oddities: &[String]) {
+        for oddity in oddities {
+            self.messages.warn(&format!("{file}: {oddity}"));
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! `hako disk info`: what there is to know without reading data.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use hako_block::{ImageInfo, ParentLink, Result, Value as Detail};
+use hako_formats::{OpenOptions, open_chain};
+use serde_json::{Map, Value, json};
+
+use super::options::ReadFlags;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::output::Out;
+use crate::size;
+
+const EXAMPLES: &str = "\
+Examples:
+  hako disk info web.vmdk
+  hako disk info --chain --json web-000002.vmdk
+
+Exit status:
+  0    done
+  1    failed
+  2    wrong usage
+  4    the image is corrupt
+  5    locked or in use";
+
+/// Show what an image is: format, sizes, parent, and what is odd about it
+///
+/// Reads no data, and without --chain opens no parent.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Info {
+    /// The image
+    image: PathBuf,
+
+    /// Show every layer of the chain, the top first
+    #[arg(long)]
+    chain: bool,
+
+    #[command(flatten)]
+    read: ReadFlags,
+}
+
+impl Info {
+    /// Prints it.
+    pub fn run(&self, context: &Context) -> Result<Exit> {
+        let top_only = OpenOptions {
+            top_only: true,
+            ..self.read.options()
+        };
+        if !self.chain {
+            self.print(context, &top_only)?;
+            return Ok(Exit::Done);
+        }
+        let printed = self.print(context, &self.read.options());
+        if printed.is_err() && !context.json {
+            // The parent may be what is wrong: show what can be shown.
+            let _ = self.print(context, &top_only);
+        }
+        printed.map(|()| Exit::Done)
+    }
+
+    fn print(&self, context: &Context, options: &OpenOptions) -> Result<()> {
+        let opened = open_chain(&self.image, options)?;
+        let layers = opened.layers.iter().map(|layer| layer.image.info());
+        let mut out = Out::new();
+        match (context.json, self.chain) {
+            (true, true) => {
+                let layers: Vec<Value> = layers.map(layer_json).collect();
+                out.json(&json!({"layers": layers}))?;
+            }
+            (true, false) => {
+                for info in layers {
+                    out.json(&layer_json(info))?;
+                }
+            }
+            (false, _) => {
+                for (depth, info) in layers.enumerate() {
+                    if depth > 0 {
+                        out.line("")?;
+                    }
+                    for (key, value) in layer_text(info) {
+                        out.line(&format!("{:<16} {value}", format!("{key}:")))?;
+                    }
+                }
+            }
+        }
+        out.finish()
+    }
+}
+
+fn layer_text(info: &ImageInfo) -> Vec<(String, String)> {
+    let mut rows = Vec::new();
+    let mut row = |key: &str, value: String| rows.push((key.to_owned(), value));
+    for (index, file) in info.files.iter().enumerate() {
+        row(
+            if index == 0 { "file" } else { "extent file" },
+            file.clone(),
+        );
+    }
+    row(
+        "format",
+        match &info.subformat {
+            Some(subformat) => format!("{} {subformat}", info.format),
+            None => info.format.to_owned(),
+        },
+    );
+    row("virtual size", size::human_and_bytes(info.virtual_size));
+    row("allocated size", size::human_and_bytes(info.allocated_size));
+    row("unit", size::human(info.unit_bytes));
+    if let Some(id) = info.content_id {
+        row("CID", format!("{id:08x}"));
+    }
+    if let Some(parent) = &info.parent {
+        row("parent", parent_text(parent));
+        if let Some(id) = parent.content_id {
+            row("parentCID", format!("{id:08x}"));
+        }
+    }
+    for (key, value) in &info.details {
+        detail_rows(&key.replace('_', " "), value, &mut rows);
+    }
+    rows.extend(
+        info.oddities
+            .iter()
+            .map(|oddity| ("odd".to_owned(), oddity.clone())),
+    );
+    rows
+}
+
+fn parent_text(parent: &ParentLink) -> String {
+    match &parent.format {
+        Some(format) => format!("{} ({format})", parent.name),
+        None => format!("{} (format not recorded)", parent.name),
+    }
+}
+
+/// Lists become one row per element, maps one row per element with its name.
+fn detail_rows(key: &str, value: &Detail, rows: &mut Vec<(String, String)>) {
+    match value {
+        Detail::Text(text) => rows.push((key.to_owned(), text.clone())),
+        Detail::Int(number) => match key.strip_suffix(" bytes") {
+            Some(key) => rows.push((key.to_owned(), size::human_and_bytes(*number))),
+            None => rows.push((key.to_owned(), number.to_string())),
+        },
+        Detail::Bool(flag) => {
+            rows.push((key.to_owned(), if *flag { "yes" } else { "no" }.to_owned()));
+        }
+        Detail::List(values) => {
+            for value in values {
+                match value {
+                    Detail::Map(_) => rows.push((key.to_owned(), inline(value))),
+                    _ => detail_rows(key, value, rows),
+                }
+            }
+        }
+        Detail::Map(_) => rows.push((key.to_owned(), inline(value))),
+    }
+}
+
+/// A map on one line: `id 1, name before`.
+fn inline(value: &Detail) -> String {
+    match value {
+        Detail::Text(text) => text.clone(),
+        Detail::Int(number) => number.to_string(),
+        Detail::Bool(flag) => if *flag { "yes" } else { "no" }.to_owned(),
+        Detail::List(values) => {
+            let values: Vec<_> = values.iter().map(inline).collect();
+            values.join(" ")
+        }
+        Detail::Map(values) => {
+            let values: Vec<_> = values
+                .iter()
+                .map(|(key, value)| format!("{} {}", key.replace('_', " "), inline(value)))
+                .collect();
+            values.join(", ")
+        }
+    }
+}
+
+fn layer_json(info: &ImageInfo) -> Value {
+    let hex = |id: u32| format!("{id:08x}");
+    let details: Map<String, Value> = info
+        .details
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), detail_json(value)))
+        .collect();
+    json!({
+        "format": info.format,
+        "subformat": info.subformat,
+        "virtual_size": info.virtual_size,
+        "allocated_size": info.allocated_size,
+        "unit_bytes": info.unit_bytes,
+        "content_id": info.content_id.map(hex),
+        "parent": info.parent.as_ref().map(|parent| json!({
+            "name": parent.name,
+            "format": parent.format,
+            "content_id": parent.content_id.map(hex),
+        })),
+        "files": info.files,
+        "details": details,
+        "oddities": info.oddities,
+    })
+}
+
+fn detail_json(value: &Detail) -> Value {
+    match value {
+        Detail::Text(text) => text.as_str().into(),
+        Detail::Int(number) => (*number).into(),
+        Detail::Bool(flag) => (*flag).into(),
+        Detail::List(values) => values.iter().map(detail_json).collect(),
+        Detail::Map(values) => values
+            .iter()
+            .map(|(key, value)| (key.clone(), detail_json(value)))
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_become_rows() {
+        let mut rows = Vec::new();
+        let map = Detail::Map(vec![
+            ("id".into(), 1.into()),
+            ("vm_state".into(), true.into()),
+        ]);
+        detail_rows("snapshot", &Detail::List(vec![map]), &mut rows);
+        detail_rows("grain size bytes", &Detail::Int(65536), &mut rows);
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                "snapshot=id 1, vm state yes",
+                "grain size=64 KiB (65536 bytes)"
+            ]
+        );
+    }
+}

@@ -1,0 +1,70 @@
+//! `hako disk`: one file per verb.
+
+mod check;
+mod compare;
+mod convert;
+mod create;
+mod formats;
+mod hash;
+mod info;
+mod map;
+mod options;
+
+use clap::Subcommand;
+use hako_block::Result;
+use hako_formats::OpenedChain;
+
+use crate::context::Context;
+use crate::exit::Exit;
+use options::ReadFlags;
+
+/// Work with disk images
+#[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub enum Disk {
+    Formats(formats::Formats),
+    Info(info::Info),
+    Create(create::Create),
+    Convert(convert::Convert),
+    Check(check::Check),
+    Compare(compare::Compare),
+    Map(map::Map),
+    Hash(hash::Hash),
+}
+
+impl Disk {
+    /// Runs the verb.
+    pub fn run(&self, context: &Context) -> Result<Exit> {
+        match self {
+            Disk::Formats(verb) => verb.run(context),
+            Disk::Info(verb) => verb.run(context),
+            Disk::Create(verb) => verb.run(context),
+            Disk::Convert(verb) => verb.run(context),
+            Disk::Check(verb) => verb.run(context),
+            Disk::Compare(verb) => verb.run(context),
+            Disk::Map(verb) => verb.run(context),
+            Disk::Hash(verb) => verb.run(context),
+        }
+    }
+
+    /// Returns whether this is `compare`, whose exit codes are those of cmp.
+    pub fn is_compare(&self) -> bool {
+        matches!(self, Disk::Compare(_))
+    }
+}
+
+/// Says what is odd about an opened chain, and returns how a command ends that read it: if the
+/// user asked for salvage and something was found missing, incomplete.
+fn salvaged(context: &Context, read: &ReadFlags, opened: &OpenedChain) -> Exit {
+    let mut any = false;
+    for layer in &opened.layers {
+        let info = layer.image.info();
+        any |= !info.oddities.is_empty();
+        context.warn_oddities(layer.args.storage.name(), &info.oddities);
+    }
+    if any && read.salvage() {
+        Exit::Incomplete
+    } else {
+        Exit::Done
+    }
+}

@@ -1,0 +1,270 @@
+//! Options that verbs share: how to open an image, and what a new one is to be like.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use hako_block::{Access, Cancel, Error, GateRules, Progress, Result};
+use hako_formats::{
+    Adapter, Allocation, Compression, CreateOptions, DiskFormat, FORMATS, OpenOptions, format_named,
+};
+
+use hako_pipeline::CopyOptions;
+
+use crate::size;
+
+/// How to open an image.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options for opening")]
+pub struct OpenFlags {
+    /// Format of the image, instead of finding it out
+    ///
+    /// Raw is never guessed: it is what is named .raw, .img or .dd, a block device, or what this
+    /// option says is raw.
+    #[arg(long, value_name = "FORMAT", value_parser = format_names(|_| true))]
+    pub from: Option<String>,
+
+    /// Let the image name files below DIR (repeatable)
+    ///
+    /// Extent files and parents that an image names are opened only below the folder that the
+    /// image is in. This adds a folder.
+    #[arg(long, value_name = "DIR")]
+    allow_path: Vec<PathBuf>,
+
+    /// Let the image name block devices
+    #[arg(long)]
+    allow_devices: bool,
+
+    /// Open without locks, even if the image is in use
+    ///
+    /// What is read may be inconsistent while another program writes.
+    #[arg(short = 'U', long)]
+    force_share: bool,
+}
+
+impl OpenFlags {
+    /// Returns the options to open an image for reading.
+    pub fn options(&self) -> OpenOptions {
+        OpenOptions {
+            from: self.from.clone(),
+            access: Access::ReadOnly,
+            rules: GateRules {
+                allow_paths: self.allow_path.clone(),
+                allow_devices: self.allow_devices,
+                no_lock: self.force_share,
+            },
+            ..OpenOptions::default()
+        }
+    }
+}
+
+/// How to open an image whose content is read.
+#[derive(Debug, Args)]
+pub struct ReadFlags {
+    #[command(flatten)]
+    pub open: OpenFlags,
+
+    #[command(flatten)]
+    state: StateFlags,
+}
+
+/// Which state of an image to show.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options for opening")]
+struct StateFlags {
+    /// Show an internal snapshot (qcow2), by name or ID
+    #[arg(long, value_name = "NAME")]
+    snapshot: Option<String>,
+
+    /// Open a damaged or truncated image as far as it goes
+    ///
+    /// What is missing reads as zeros and is listed as warnings.
+    #[arg(long)]
+    salvage: bool,
+}
+
+impl ReadFlags {
+    /// Returns the options to open an image for reading.
+    pub fn options(&self) -> OpenOptions {
+        OpenOptions {
+            salvage: self.state.salvage,
+            snapshot: self.state.snapshot.clone(),
+            ..self.open.options()
+        }
+    }
+
+    /// Returns whether a damaged image is to be opened.
+    pub fn salvage(&self) -> bool {
+        self.state.salvage
+    }
+}
+
+/// How many threads work.
+#[derive(Debug, Args)]
+pub struct Threads {
+    /// How many threads read and compress; by default as many as the machine has processors
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
+}
+
+impl Threads {
+    /// Returns how many, if the user said so.
+    pub fn number(&self) -> Option<usize> {
+        self.threads.map(usize::from)
+    }
+
+    /// Returns the usual options for moving content, with these threads.
+    pub fn copy_options<'a>(
+        &self,
+        progress: &'a dyn Progress,
+        cancel: &'a Cancel,
+    ) -> CopyOptions<'a> {
+        let usual = CopyOptions::new(progress, cancel);
+        CopyOptions {
+            threads: self.number().unwrap_or(usual.threads),
+            ..usual
+        }
+    }
+}
+
+/// What a new image is to be like.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options for the new image")]
+pub struct TargetFlags {
+    /// Format of the new image; by default what its extension says
+    #[arg(long, value_name = "FORMAT", value_parser = format_names(can_be_created))]
+    to: Option<String>,
+
+    /// Variant of the format; `hako disk formats` lists them
+    #[arg(long, value_name = "NAME", value_parser = subformat_names())]
+    subformat: Option<String>,
+
+    /// How much space to take at once
+    ///
+    /// thin: what is written. lazy: all of it is reserved. eager: all of it is reserved and
+    /// filled with zeros.
+    #[arg(long, value_name = "HOW", default_value = "thin", value_parser = allocations())]
+    allocation: Allocation,
+
+    /// Allocation unit: the grain of a VMDK, the cluster of a qcow2
+    #[arg(long, value_name = "SIZE", value_parser = size::parse,
+          visible_aliases = ["grain-size", "cluster-size"])]
+    unit: Option<u64>,
+
+    /// How to compress, in a format that can
+    #[arg(long, value_name = "HOW", value_parser = compressions())]
+    compression: Option<Compression>,
+
+    /// Compression level, in the codec's own scale
+    #[arg(long, value_name = "N")]
+    level: Option<u32>,
+
+    /// Disk controller that a VMDK names
+    #[arg(long, value_name = "NAME", value_parser = adapters())]
+    adapter: Option<Adapter>,
+
+    /// Virtual hardware version that a VMDK names
+    #[arg(long, value_name = "N")]
+    hw_version: Option<u32>,
+
+    /// Replace an existing file
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+impl TargetFlags {
+    /// Returns the format of the new image at `path`.
+    pub fn format(&self, path: &Path) -> Result<&'static dyn DiskFormat> {
+        match &self.to {
+            Some(name) => format_named(name),
+            None => format_by_name(path),
+        }
+    }
+
+    /// Returns what the user chose.
+    pub fn create_options(&self) -> CreateOptions {
+        CreateOptions {
+            subformat: self.subformat.clone(),
+            allocation: self.allocation,
+            unit_bytes: self.unit,
+            compression: self.compression,
+            level: self.level,
+            adapter: self.adapter,
+            hw_version: self.hw_version,
+        }
+    }
+}
+
+fn can_be_created(format: &dyn DiskFormat) -> bool {
+    format.subformats().iter().any(|subformat| subformat.create)
+}
+
+/// Returns the format that a new file's name says it has.
+fn format_by_name(path: &Path) -> Result<&'static dyn DiskFormat> {
+    let extension = path
+        .extension()
+        .map(|extension| extension.to_string_lossy().to_lowercase())
+        .unwrap_or_default();
+    let by_extension = FORMATS.iter().copied().find(|format| {
+        can_be_created(*format) && format.extensions().contains(&extension.as_str())
+    });
+    match by_extension {
+        Some(format) => Ok(format),
+        None if is_block_device(path) => format_named("raw"),
+        None => Err(
+            Error::invalid("the name does not say which format the new image is to have")
+                .in_file(path)
+                .hint("say it with --to FORMAT; `hako disk formats` lists them"),
+        ),
+    }
+}
+
+/// Returns whether the path is a block device.
+fn is_block_device(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device())
+}
+
+pub fn format_names(wanted: fn(&dyn DiskFormat) -> bool) -> PossibleValuesParser {
+    FORMATS
+        .iter()
+        .filter(|format| wanted(**format))
+        .map(|format| format.name())
+        .collect::<Vec<_>>()
+        .into()
+}
+
+fn subformat_names() -> PossibleValuesParser {
+    FORMATS
+        .iter()
+        .flat_map(|format| format.subformats())
+        .filter(|subformat| subformat.create && !subformat.name.is_empty())
+        .map(|subformat| subformat.name)
+        .collect::<Vec<_>>()
+        .into()
+}
+
+fn allocations() -> impl TypedValueParser<Value = Allocation> {
+    PossibleValuesParser::new(["thin", "lazy", "eager"]).map(|name| match name.as_str() {
+        "lazy" => Allocation::Lazy,
+        "eager" => Allocation::Eager,
+        _ => Allocation::Thin,
+    })
+}
+
+fn compressions() -> impl TypedValueParser<Value = Compression> {
+    PossibleValuesParser::new(["none", "zlib", "zstd"]).map(|name| match name.as_str() {
+        "zlib" => Compression::Zlib,
+        "zstd" => Compression::Zstd,
+        _ => Compression::None,
+    })
+}
+
+fn adapters() -> impl TypedValueParser<Value = Adapter> {
+    PossibleValuesParser::new(Adapter::ALL.map(Adapter::name)).try_map(|name| {
+        Adapter::ALL
+            .into_iter()
+            .find(|adapter| adapter.name() == name)
+            .ok_or("no such adapter")
+    })
+}

@@ -1,0 +1,56 @@
+//! The command `hako`. Everything that prints, colours, reads the environment and exits is here;
+//! the work is in the libraries.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod completions;
+mod context;
+mod disk;
+mod exit;
+mod man;
+mod output;
+mod progress;
+mod signals;
+mod size;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use hako_block::{Error, ErrorKind};
+
+use cli::{Cli, Command};
+use context::Context;
+use exit::Exit;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let context = Context::new(&cli.global);
+    let ended = match &cli.command {
+        Command::Disk(disk) => disk.run(&context),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
+    };
+    match ended {
+        Ok(exit) => exit.code().into(),
+        Err(error) => failed(&cli.command, &context, &error).into(),
+    }
+}
+
+/// Says why the command failed and returns the exit code that goes with it.
+fn failed(command: &Command, context: &Context, error: &Error) -> u8 {
+    if output::is_broken_pipe(error) {
+        return exit::BROKEN_PIPE;
+    }
+    context.messages.error(error);
+    if error.kind() == ErrorKind::Cancelled
+        && let Some(code) = context.signal_code()
+    {
+        return code;
+    }
+    match command {
+        // Of two images that could not be compared nobody may think that they differ.
+        Command::Disk(disk) if disk.is_compare() => Exit::Usage.code(),
+        _ => Exit::of(error.kind()).code(),
+    }
+}
