@@ -12,6 +12,8 @@ mod rng;
 mod sparse;
 mod subject;
 mod suite;
+#[cfg(test)]
+mod toy;
 
 pub use cut::{CutImage, cut_images};
 pub use fault::{Fault, FaultFolder, FaultStorage, Op};
