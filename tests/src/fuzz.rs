@@ -1,0 +1,144 @@
+//! The bodies of the fuzz targets: each takes any bytes and must neither panic, nor take long,
+//! nor use much memory. `tests/fuzz` runs them under libFuzzer on nightly; `fuzz_replay` runs the
+//! kept seeds on stable.
+
+use std::sync::Arc;
+
+use hako_block::testkit::{FaultFolder, SparseBytes};
+use hako_block::{Access, BlockImage, Resolver, Result};
+use hako_formats::{DiskFormat, OpenArgs, format_named};
+
+/// A target: its name (and its folder of seeds), and what it does with an input.
+pub struct Target {
+    /// The name.
+    pub name: &'static str,
+    /// The body.
+    pub body: fn(&[u8]),
+}
+
+/// Every target, one per decoder.
+pub const TARGETS: &[Target] = &[
+    Target {
+        name: "vmdk",
+        body: |bytes| file_of("vmdk", bytes),
+    },
+    Target {
+        name: "vmdk_descriptor",
+        body: vmdk_descriptor,
+    },
+    Target {
+        name: "qcow2",
+        body: |bytes| file_of("qcow2", bytes),
+    },
+];
+
+/// One file that claims to be an image: sparse, streamed, COWD and SESparse alike.
+fn file_of(format: &str, bytes: &[u8]) {
+    let format = format_named(format).expect("in the registry");
+    try_everything(format, bytes, &[]);
+}
+
+/// A descriptor with files beside it that it may name.
+fn vmdk_descriptor(bytes: &[u8]) {
+    let format = format_named("vmdk").expect("in the registry");
+    let flat = SparseBytes::from_bytes(&[7; 65536]);
+    let beside = [
+        ("disk-flat.vmdk", flat.clone()),
+        ("disk-f001.vmdk", flat.clone()),
+        ("disk-s001.vmdk", flat),
+    ];
+    try_everything(format, bytes, &beside);
+}
+
+/// Opens, maps, reads, writes and checks, each with what the input says as far as it is let.
+fn try_everything(format: &dyn DiskFormat, bytes: &[u8], beside: &[(&str, SparseBytes)]) {
+    let folder = FaultFolder::default();
+    folder.insert("disk", SparseBytes::from_bytes(bytes));
+    for (name, content) in beside {
+        folder.insert(name, content.clone());
+    }
+    format.probe(bytes, &bytes[bytes.len().saturating_sub(4096)..]);
+    for salvage in [false, true] {
+        if let Ok(image) = open(format, &folder, Access::ReadOnly, salvage) {
+            look(&*image);
+        }
+    }
+    if let Ok(args) = args(&folder, Access::ReadOnly, false) {
+        let _ = format.check(args);
+    }
+    if let Ok(image) = open(format, &folder, Access::ReadWrite, false) {
+        change(&*image);
+    }
+    if let Ok(image) = open(format, &folder, Access::ReadOnly, false) {
+        look(&*image);
+    }
+}
+
+fn args(folder: &FaultFolder, access: Access, salvage: bool) -> Result<OpenArgs> {
+    let opened = folder.open("disk", access)?;
+    Ok(OpenArgs {
+        storage: opened.storage,
+        name: opened.name,
+        resolver: opened.resolver,
+        access,
+        salvage,
+        snapshot: None,
+    })
+}
+
+fn open(
+    format: &dyn DiskFormat,
+    folder: &FaultFolder,
+    access: Access,
+    salvage: bool,
+) -> Result<Arc<dyn BlockImage>> {
+    format.open(args(folder, access, salvage)?).map(Arc::from)
+}
+
+/// Places worth touching on a disk of any size.
+fn places(size: u64) -> impl Iterator<Item = u64> {
+    [0, 511, 4096, 65536 - 100, size / 3, size / 2]
+        .into_iter()
+        .chain([size.saturating_sub(513), size.saturating_sub(1)])
+        .filter(move |offset| *offset < size)
+}
+
+/// Walks a bounded number of extents and reads at several places.
+fn look(image: &dyn BlockImage) {
+    const MAX_EXTENTS: usize = 200;
+    let size = image.info().virtual_size;
+    let mut offset = 0;
+    for _ in 0..MAX_EXTENTS {
+        if offset >= size {
+            break;
+        }
+        let Ok(extent) = image.next_extent(offset) else {
+            break;
+        };
+        assert_eq!(extent.offset, offset, "an extent begins where asked");
+        assert!(extent.len > 0, "an empty extent");
+        assert!(extent.len <= size - offset, "an extent past the end");
+        let mut piece = vec![0; extent.len.min(5000) as usize];
+        let _ = image.read_at(offset, &mut piece);
+        offset += extent.len;
+    }
+    for offset in places(size) {
+        let mut piece = vec![0; (size - offset).min(70_000) as usize];
+        let _ = image.read_at(offset, &mut piece);
+        let _ = image.next_extent(offset);
+    }
+}
+
+/// Writes, zeroes and discards at several places.
+fn change(image: &dyn BlockImage) {
+    let size = image.info().virtual_size;
+    for (index, offset) in places(size).enumerate() {
+        let len = (size - offset).min(3000);
+        let _ = match index % 3 {
+            0 => image.write_at(offset, &vec![index as u8 + 1; len as usize]),
+            1 => image.write_zeroes(offset..offset + len),
+            _ => image.discard(offset..offset + len),
+        };
+    }
+    let _ = image.flush();
+}
