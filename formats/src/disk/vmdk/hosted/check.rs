@@ -1,0 +1,473 @@
+//! Checks the structure of an extent: directories and tables against each other and the file,
+//! grains used twice, and space that nothing refers to. Reads no grains.
+
+use std::ops::Range;
+
+use hako_block::{Error, ErrorKind, Result, SECTOR_BYTES, StorageExtent};
+
+use super::HostedArgs;
+use super::directory::{Copy, Directories, Directory};
+use super::geometry::{Geometry, N_ADDRESSABLE_SECTORS, TABLE_BYTES, TABLE_ENTRIES, TABLE_SECTORS};
+use super::table::{Grain, Table, Tables};
+use crate::disk::{Findings, Severity};
+
+/// Places for grains looked at in one pass over the tables: 16 MiB of bits, enough for any file
+/// with grains of 8 KiB or more.
+const WINDOW: u64 = 1 << 27;
+/// Grains out of line that are remembered, 8 MiB of them.
+const MAX_MISALIGNED: usize = 1 << 20;
+
+/// Checks one extent. Damage goes into `findings`; an error means that the check could not be
+/// done.
+pub fn check(args: HostedArgs, findings: &mut Findings) -> Result<()> {
+    let file = args.storage.name().to_owned();
+    match check_extent(args, &file, findings) {
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            findings.add_error(&file, &error);
+            Ok(())
+        }
+        result => result.map_err(|error| error.in_file(&file)),
+    }
+}
+
+fn check_extent(args: HostedArgs, file: &str, findings: &mut Findings) -> Result<()> {
+    let geometry = Geometry::of(&args.header)?;
+    findings.n_units += geometry.capacity.div_ceil(geometry.grain);
+    if args.header.unclean {
+        let text = "header: unclean shutdown flag is set: it was not closed properly";
+        findings.add(Severity::Oddity, file, text, Some(72));
+    }
+    let directories = Directories::read(&*args.storage, &args.header, &geometry)?;
+    let tables = Tables::new(args.storage, geometry, directories, args.header.unclean)?;
+    let mut check = Check {
+        file,
+        findings,
+        file_len: tables.storage.len_bytes()?,
+        tables: &tables,
+        unread: Vec::new(),
+        misaligned: Vec::new(),
+    };
+    check.directories();
+    check.table_places();
+    check.tables()?;
+    check.grain_places()
+}
+
+struct Check<'a> {
+    file: &'a str,
+    findings: &'a mut Findings,
+    file_len: u64,
+    tables: &'a Tables,
+    /// Tables that overlap others, ascending: reading them would take unbounded time.
+    unread: Vec<u64>,
+    /// File offsets of grains that are not in line with the others.
+    misaligned: Vec<u64>,
+}
+
+/// For each copy of the tables, the run of the host file that was looked at last.
+type Runs = [Option<StorageExtent>; 2];
+
+/// The two copies of one table.
+#[derive(Default)]
+struct Copies([FoundCopy; 2]);
+
+#[derive(Default)]
+struct FoundCopy {
+    /// The directory's entry is good.
+    is_there: bool,
+    /// `None`: it is not there, or all of it is a hole.
+    table: Option<Table>,
+}
+
+impl Copies {
+    /// Returns the copy that is read when the extent is in use.
+    fn believed(&self) -> Option<&Table> {
+        let copy = self.0.iter().find(|copy| copy.is_there)?;
+        copy.table.as_ref()
+    }
+}
+
+impl Check<'_> {
+    fn add(&mut self, severity: Severity, text: String, byte: Option<u64>) {
+        self.findings.add(severity, self.file, text, byte);
+    }
+
+    fn add_error(&mut self, copy: Copy, error: &Error) {
+        match copy {
+            Copy::First => self.findings.add_error(self.file, error),
+            // Nothing is lost while the first is good.
+            Copy::Redundant => self.add(Severity::Oddity, error.finding(), error.byte()),
+        }
+    }
+
+    /// Each directory for itself, then one against the other.
+    fn directories(&mut self) {
+        let directories = &self.tables.directories;
+        if let Some((copy, error)) = &directories.lost {
+            self.add_error(*copy, error);
+        }
+        for directory in &directories.copies {
+            for error in directories.bad_entries(directory, self.file_len) {
+                self.add_error(directory.copy, &error);
+            }
+        }
+        let [first, redundant] = directories.copies.as_slice() else {
+            return;
+        };
+        for table in 0..self.tables.geometry.n_tables {
+            let (one, other) = (first.sector(table), redundant.sector(table));
+            if (one == 0) != (other == 0) {
+                let text = format!(
+                    "{}, entry {table}: sector {other}, but the {} says {one}",
+                    redundant.copy.directory(),
+                    first.copy.directory()
+                );
+                self.add(Severity::Oddity, text, Some(redundant.entry_offset(table)));
+            }
+        }
+    }
+
+    /// Returns the sector of a table, if its entry is good.
+    fn sector(&self, directory: &Directory, table: u64) -> Option<u32> {
+        self.tables
+            .directories
+            .check_entry(directory, table, self.file_len)
+            .ok()?
+    }
+
+    /// No table may overlap another or a directory.
+    fn table_places(&mut self) {
+        let n_tables = self.tables.geometry.n_tables;
+        // Start sector, and which table: kept small, for there may be two millions.
+        let mut places: Vec<(u32, u32)> = Vec::new();
+        for directory in &self.tables.directories.copies {
+            for table in 0..n_tables {
+                places.extend(
+                    self.sector(directory, table)
+                        .map(|sector| (sector, table as u32)),
+                );
+            }
+        }
+        places.sort_unstable();
+        let mut last: Option<(u32, u32)> = None;
+        for (sector, table) in places {
+            let overlapped = last
+                .filter(|(before, _)| u64::from(sector - before) < TABLE_SECTORS)
+                .map(|(_, other)| format!("grain table {other}"));
+            let start = u64::from(sector);
+            let on_directory = self
+                .tables
+                .directories
+                .copies
+                .iter()
+                .find(|directory| directory.overlaps(start..start + TABLE_SECTORS))
+                .map(|directory| directory.copy.directory().to_owned());
+            last = Some((sector, table));
+            if let Some(other) = overlapped.or(on_directory) {
+                self.unread.push(u64::from(table));
+                let text = format!("grain table {table}: sector {sector} overlaps the {other}");
+                self.add(Severity::Corruption, text, Some(start * SECTOR_BYTES));
+            }
+        }
+        self.unread.sort_unstable();
+        self.unread.dedup();
+    }
+
+    /// Every entry for itself, then the copies against each other.
+    fn tables(&mut self) -> Result<()> {
+        let mut runs = Runs::default();
+        for index in 0..self.tables.geometry.n_tables {
+            if self.unread.binary_search(&index).is_ok() {
+                continue;
+            }
+            let copies = self.copies(&mut runs, index)?;
+            if let Some(table) = copies.believed() {
+                self.entries(table);
+            }
+            self.compare(index, &copies);
+        }
+        Ok(())
+    }
+
+    /// Reads the copies of a table: `None` for one that is absent, lost or empty.
+    fn copies(&mut self, runs: &mut Runs, index: u64) -> Result<Copies> {
+        let mut copies = Copies::default();
+        let tables = self.tables;
+        let directories = &tables.directories.copies;
+        for ((copy, directory), run) in copies.0.iter_mut().zip(directories).zip(runs) {
+            let Some(sector) = self.sector(directory, index) else {
+                continue;
+            };
+            copy.is_there = true;
+            let offset = u64::from(sector) * SECTOR_BYTES;
+            if tables.is_in_hole(run, offset)? {
+                continue;
+            }
+            let mut bytes = vec![0; TABLE_BYTES as usize];
+            tables.storage.read_at(offset, &mut bytes)?;
+            copy.table = Some(Table::decode(directory.copy, index, offset, &bytes));
+        }
+        Ok(copies)
+    }
+
+    fn entries(&mut self, table: &Table) {
+        let geometry = &self.tables.geometry;
+        for entry in 0..TABLE_ENTRIES {
+            if table.entry(entry) == 0 {
+                continue;
+            }
+            if geometry.grain_len(table.index, entry) == 0 {
+                let text = format!(
+                    "grain table {}, entry {entry}: sector {} beyond the capacity",
+                    table.index,
+                    table.entry(entry)
+                );
+                self.add(Severity::Oddity, text, None);
+                continue;
+            }
+            match self.tables.grain(table, entry) {
+                Ok(Grain::At(sector)) => self.stored(table, entry, sector),
+                Ok(Grain::Hole | Grain::Zero) => {}
+                Err(error) => self.findings.add_error(self.file, &error),
+            }
+        }
+    }
+
+    fn stored(&mut self, table: &Table, entry: usize, sector: u32) {
+        self.findings.n_allocated_units += 1;
+        let offset = u64::from(sector) * SECTOR_BYTES;
+        if self.slot(offset).is_none() {
+            let text = format!(
+                "grain table {}, entry {entry}: sector {sector} is not aligned to the grains",
+                table.index
+            );
+            self.add(Severity::Oddity, text, None);
+            if self.misaligned.len() < MAX_MISALIGNED {
+                self.misaligned.push(offset);
+            }
+        }
+    }
+
+    /// Tells the first difference, and how many there are.
+    fn compare(&mut self, index: u64, copies: &Copies) {
+        let [first, other] = &copies.0;
+        let [first_directory, other_directory] = self.tables.directories.copies.as_slice() else {
+            return;
+        };
+        if !first.is_there || !other.is_there {
+            return;
+        }
+        let (first, other) = (first.table.as_ref(), other.table.as_ref());
+        let entry = |table: Option<&Table>, entry| table.map_or(0, |table| table.entry(entry));
+        let mut differing = (0..TABLE_ENTRIES).filter(|at| entry(first, *at) != entry(other, *at));
+        let Some(at) = differing.next() else {
+            return;
+        };
+        let text = format!(
+            "{} {index}, entry {at}: {}, but the {} says {} ({} entries differ)",
+            other_directory.copy.table(),
+            entry(other, at),
+            first_directory.copy.table(),
+            entry(first, at),
+            1 + differing.count()
+        );
+        self.add(Severity::Oddity, text, None);
+    }
+
+    /// Returns which place for a grain begins at a file offset. Place 0 begins below the overhead,
+    /// by less than a grain.
+    fn slot(&self, offset: u64) -> Option<u64> {
+        let geometry = &self.tables.geometry;
+        let base = geometry.overhead % geometry.grain;
+        let distance = offset.checked_sub(base)?;
+        distance
+            .is_multiple_of(geometry.grain)
+            .then_some(distance / geometry.grain)
+    }
+
+    fn slots_touched(&self, bytes: Range<u64>) -> Range<u64> {
+        let geometry = &self.tables.geometry;
+        let base = geometry.overhead % geometry.grain;
+        let (start, end) = (
+            bytes.start.saturating_sub(base),
+            bytes.end.saturating_sub(base),
+        );
+        start / geometry.grain..end.div_ceil(geometry.grain)
+    }
+
+    /// Grains used twice, and places that nothing uses.
+    fn grain_places(&mut self) -> Result<()> {
+        let file_len = self.file_len.min(N_ADDRESSABLE_SECTORS * SECTOR_BYTES);
+        let slots = self.slots_touched(self.tables.geometry.overhead..file_len);
+        let mut start = slots.start;
+        while start < slots.end {
+            let end = slots.end.min(start + WINDOW);
+            self.window(start..end)?;
+            start = end;
+        }
+        Ok(())
+    }
+
+    fn window(&mut self, slots: Range<u64>) -> Result<()> {
+        let mut used = Slots::new(slots);
+        self.mark_tables(&mut used);
+        let mut runs = Runs::default();
+        for index in 0..self.tables.geometry.n_tables {
+            if self.unread.binary_search(&index).is_ok() {
+                continue;
+            }
+            if let Some(table) = self.copies(&mut runs, index)?.believed() {
+                self.mark_grains(&mut used, table);
+            }
+        }
+        self.mark_misaligned(&mut used);
+        self.leaks(&used);
+        Ok(())
+    }
+
+    fn mark_tables(&self, used: &mut Slots) {
+        for directory in &self.tables.directories.copies {
+            for table in 0..self.tables.geometry.n_tables {
+                if let Some(sector) = self.sector(directory, table) {
+                    let start = u64::from(sector) * SECTOR_BYTES;
+                    for slot in self.slots_touched(start..start + TABLE_BYTES) {
+                        used.set(slot);
+                    }
+                }
+            }
+        }
+    }
+
+    fn mark_grains(&mut self, used: &mut Slots, table: &Table) {
+        for entry in 0..TABLE_ENTRIES {
+            let Ok(Grain::At(sector)) = self.tables.grain(table, entry) else {
+                continue;
+            };
+            let offset = u64::from(sector) * SECTOR_BYTES;
+            if self.slot(offset).is_some_and(|slot| used.set(slot)) {
+                let text = format!(
+                    "grain table {}, entry {entry}: sector {sector} is used already",
+                    table.index
+                );
+                self.add(Severity::Corruption, text, Some(offset));
+            }
+        }
+    }
+
+    /// Grains out of line touch two places each; two of them may share one without overlapping.
+    fn mark_misaligned(&mut self, used: &mut Slots) {
+        let grain = self.tables.geometry.grain;
+        self.misaligned.sort_unstable();
+        let offsets = std::mem::take(&mut self.misaligned);
+        let mut overlapping = Vec::new();
+        for (at, offset) in offsets.iter().enumerate() {
+            let before = at.checked_sub(1).and_then(|before| offsets.get(before));
+            let mine = used.covers(self.slots_touched(*offset..offset + 1).start);
+            let on_other = mine && before.is_some_and(|before| offset - before < grain);
+            let on_used = self
+                .slots_touched(*offset..offset + grain)
+                .any(|slot| used.get(slot));
+            if on_other || on_used {
+                overlapping.push(*offset);
+            }
+        }
+        for offset in overlapping {
+            let text = format!(
+                "the grain at sector {} overlaps another",
+                offset / SECTOR_BYTES
+            );
+            self.add(Severity::Corruption, text, Some(offset));
+        }
+        for offset in &offsets {
+            for slot in self.slots_touched(*offset..offset + grain) {
+                used.set(slot);
+            }
+        }
+        self.misaligned = offsets;
+    }
+
+    /// One finding for each run of unused places.
+    fn leaks(&mut self, used: &Slots) {
+        if self.tables.storage.is_device() {
+            return;
+        }
+        let geometry = self.tables.geometry.clone();
+        let base = geometry.overhead % geometry.grain;
+        let mut slot = used.slots.start;
+        while let Some(start) = used.next(slot, false) {
+            let end = used.next(start, true).unwrap_or(used.slots.end);
+            let bytes =
+                start * geometry.grain + base..(end * geometry.grain + base).min(self.file_len);
+            let leaked = bytes.end.saturating_sub(bytes.start);
+            self.findings.leaked_bytes += leaked;
+            let text = format!(
+                "{leaked} bytes at sector {} are used by nothing",
+                bytes.start / SECTOR_BYTES
+            );
+            self.add(Severity::Leak, text, Some(bytes.start));
+            slot = end;
+        }
+    }
+}
+
+/// One bit for each place of a window.
+struct Slots {
+    slots: Range<u64>,
+    words: Vec<u64>,
+}
+
+impl Slots {
+    fn new(slots: Range<u64>) -> Self {
+        let n_words = (slots.end - slots.start).div_ceil(64) as usize;
+        Self {
+            slots,
+            words: vec![0; n_words],
+        }
+    }
+
+    fn covers(&self, slot: u64) -> bool {
+        self.slots.contains(&slot)
+    }
+
+    fn bit(&self, slot: u64) -> Option<(usize, u64)> {
+        let at = slot.checked_sub(self.slots.start)?;
+        self.covers(slot)
+            .then_some(((at / 64) as usize, 1 << (at % 64)))
+    }
+
+    fn get(&self, slot: u64) -> bool {
+        let word = self
+            .bit(slot)
+            .and_then(|(word, bit)| Some((self.words.get(word)?, bit)));
+        word.is_some_and(|(word, bit)| word & bit != 0)
+    }
+
+    /// Marks a place of this window. Returns whether it was marked before.
+    fn set(&mut self, slot: u64) -> bool {
+        let was = self.get(slot);
+        if let Some((word, bit)) = self.bit(slot)
+            && let Some(word) = self.words.get_mut(word)
+        {
+            *word |= bit;
+        }
+        was
+    }
+
+    /// Returns the first place at or after `slot` that is marked, or is not.
+    fn next(&self, slot: u64, marked: bool) -> Option<u64> {
+        let mut slot = slot;
+        while slot < self.slots.end {
+            let (at, bit) = self.bit(slot)?;
+            let word = self.words.get(at)?;
+            let word = if marked { *word } else { !*word };
+            let rest = word & !(bit - 1);
+            if rest != 0 {
+                let found =
+                    slot - u64::from(bit.trailing_zeros()) + u64::from(rest.trailing_zeros());
+                return (found < self.slots.end).then_some(found);
+            }
+            slot += 64 - u64::from(bit.trailing_zeros());
+        }
+        None
+    }
+}

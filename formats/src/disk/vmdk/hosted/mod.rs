@@ -1,0 +1,57 @@
+//! Hosted sparse extents ("KDMV") without compression: read, created, written in place, checked
+//! (VMware Virtual Disk Format 5.0, "Hosted Sparse Extents").
+//!
+//! | where | what |
+//! |---|---|
+//! | sector 0 | header, see [`super::header`] |
+//! | descriptor sector | the embedded descriptor, not read here |
+//! | RGD sector | redundant grain directory: one little-endian u32 per grain table, its sector |
+//! | behind it | the redundant grain tables |
+//! | GD sector | grain directory, the same shape |
+//! | behind it | the grain tables: 512 little-endian u32 each; 0 hole, 1 zeros (by flag), else the grain's sector |
+//! | from overhead | grains, in the order they were first written |
+//!
+//! This is one extent file: offsets are relative to the extent. Descriptors and the composition of
+//! several extents are the caller's, and so are compressed extents.
+
+mod alloc;
+mod check;
+mod directory;
+mod geometry;
+mod image;
+mod sink;
+mod table;
+#[cfg(test)]
+mod tests;
+mod write;
+mod zero;
+
+use std::sync::Arc;
+
+use hako_block::{Access, BlockImage, Result, Storage};
+
+use super::header::SparseHeader;
+
+pub use check::check;
+pub use sink::{HostedCreate, HostedSink};
+
+/// What is needed to open or check one extent file.
+#[derive(Clone)]
+pub struct HostedArgs {
+    /// The extent file.
+    pub storage: Arc<dyn Storage>,
+    /// Its header, decoded.
+    pub header: SparseHeader,
+    /// Reading only, or writing too.
+    pub access: Access,
+    /// Whether a hole shows a parent: zeros must then be stored, or said by zeroed grains.
+    pub has_parent: bool,
+}
+
+/// Opens one extent. Errors: tables that cannot be found, a compressed extent, a damaged one for
+/// writing.
+pub fn open(args: HostedArgs) -> Result<Box<dyn BlockImage>> {
+    let name = args.storage.name().to_owned();
+    let image = image::HostedImage::open(args).map_err(|error| error.in_file(name))?;
+    Ok(Box::new(image))
+}
