@@ -8,6 +8,7 @@
 mod check;
 pub(crate) mod claims;
 mod content_id;
+pub mod cowd;
 #[allow(dead_code, reason = "the sparse sinks land next")]
 mod create;
 mod create_type;
@@ -20,10 +21,14 @@ mod image;
 mod info;
 #[allow(dead_code, reason = "the sparse drivers land next")]
 mod layout;
+pub mod sesparse;
 pub mod stream;
 mod template;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
+mod two_level;
 
 use hako_block::{BlockImage, Result, Sink};
 

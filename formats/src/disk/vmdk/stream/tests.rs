@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::disk::vmdk::header::HEADER_BYTES;
+use crate::disk::vmdk::testing::{qemu_img, text};
 use crate::disk::{Findings, Outputs, Severity};
 
 const GRAIN: usize = 65536;
@@ -121,23 +122,6 @@ fn content() -> Vec<u8> {
     }
     noise(&mut rng, &mut bytes[9 * GRAIN..11 * GRAIN]);
     bytes
-}
-
-fn qemu_img(args: &[&str]) -> String {
-    let output = Command::new("qemu-img").args(args).output();
-    let output = output.expect("qemu-img is needed for this test: install qemu-utils");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(
-        output.status.success(),
-        "qemu-img {args:?}: {}{}",
-        text(&output.stderr),
-        text(&output.stdout)
-    );
-    text(&output.stdout)
-}
-
-fn path_str(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 struct Stream;
@@ -530,11 +514,11 @@ fn qemu_reads_what_we_write() {
         "vmdk",
         "-F",
         "raw",
-        path_str(&vmdk),
-        path_str(&raw),
+        text(&vmdk),
+        text(&raw),
     ]);
-    qemu_img(&["check", "-f", "vmdk", path_str(&vmdk)]);
-    let info = qemu_img(&["info", path_str(&vmdk)]);
+    qemu_img(&["check", "-f", "vmdk", text(&vmdk)]);
+    let info = qemu_img(&["info", text(&vmdk)]);
     assert!(info.contains("streamOptimized"), "{info}");
 }
 
@@ -554,8 +538,8 @@ fn we_read_what_qemu_writes_also_when_it_is_cut() {
         "vmdk",
         "-o",
         options,
-        path_str(&raw),
-        path_str(&vmdk),
+        text(&raw),
+        text(&vmdk),
     ]);
     let image = open_file(&vmdk).unwrap();
     assert!(read_all(&*image).unwrap() == content);
@@ -646,7 +630,7 @@ fn image_of_16_gib_made_by_vmware_reads_as_its_checksum_says() {
     let folder = tempfile::tempdir().unwrap();
     let (vmdk, raw) = (folder.path().join("v3.vmdk"), folder.path().join("v3.raw"));
     std::fs::write(&vmdk, &bytes).unwrap();
-    qemu_img(&["convert", "-O", "raw", path_str(&vmdk), path_str(&raw)]);
+    qemu_img(&["convert", "-O", "raw", text(&vmdk), text(&raw)]);
     let raw = FileStorage::open(&raw, Access::ReadOnly, LockMode::Read).unwrap();
     let mut offset = 0;
     while offset < image.info().virtual_size {
@@ -687,7 +671,7 @@ fn disks_inside_ovas_are_read() {
         if !name.starts_with("govmomi") {
             assert_eq!(findings_of(&bytes).list, [], "{name}");
             std::fs::write(&vmdk, &bytes).unwrap();
-            qemu_img(&["convert", "-O", "raw", path_str(&vmdk), path_str(&raw)]);
+            qemu_img(&["convert", "-O", "raw", text(&vmdk), text(&raw)]);
             assert!(
                 std::fs::read(&raw).unwrap() == read_all(&*image).unwrap(),
                 "{name}"
