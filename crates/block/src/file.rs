@@ -3,15 +3,17 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use crate::lock::{LockMode, lock_file, refuse_vmware_lock};
-use crate::{Error, ErrorKind, FileId, Result, Storage, StorageExtent};
+use crate::{Error, ErrorKind, FileId, Result, Storage, StorageExtent, sys};
 
 /// Whether something is opened for reading only or for writing too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,7 +43,13 @@ pub struct FileStorage {
     id: FileId,
     is_device: bool,
     is_blank: bool,
+    /// Bytes written since writing back was last started.
+    unstarted: AtomicU64,
 }
+
+/// A new file is written at once and as a whole: after so many bytes the host is told to begin,
+/// so that the sync at the end has little left to wait for.
+const WRITEBACK_STEP: u64 = 32 << 20;
 
 impl FileStorage {
     /// Opens a file or block device that exists, takes QEMU's locks and honours VMware's. A
@@ -104,11 +112,20 @@ impl FileStorage {
             id,
             is_device,
             is_blank,
+            unstarted: AtomicU64::new(0),
         })
     }
 
     fn error(&self, doing: impl Into<String>, error: impl Into<std::io::Error>, at: u64) -> Error {
         Error::io(doing, error).in_file(&self.name).at_byte(at)
+    }
+
+    fn note_written(&self, len: u64) {
+        let unstarted = self.unstarted.fetch_add(len, Ordering::Relaxed) + len;
+        if self.is_blank && unstarted >= WRITEBACK_STEP {
+            self.unstarted.store(0, Ordering::Relaxed);
+            sys::start_writeback(self.file.as_fd());
+        }
     }
 
     fn write_zeros(&self, range: Range<u64>) -> Result<()> {
@@ -169,7 +186,9 @@ impl Storage for FileStorage {
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
         self.file
             .write_all_at(buf, offset)
-            .map_err(|error| self.error(format!("write {} bytes", buf.len()), error, offset))
+            .map_err(|error| self.error(format!("write {} bytes", buf.len()), error, offset))?;
+        self.note_written(buf.len() as u64);
+        Ok(())
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
