@@ -6,7 +6,10 @@ use hako_block::{BlockImage, ExtentKind, Result, is_zero};
 
 use crate::CopyOptions;
 use crate::ordered::{Crew, ordered};
-use crate::plan::{Kind, Run, Runs, Step, Steps, View, WINDOW_BYTES, Walk, within};
+use crate::plan::{Kind, Run, Runs, Step, Steps, View, Walk, within};
+
+/// Small enough that both sides of a window stay in a core's cache while they are compared.
+const WINDOW: u64 = 256 << 10;
 
 /// What a comparison found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,10 +69,10 @@ pub fn compare(
     });
     options.progress.total(size);
     let walk = [a, b].map(|view| Ahead::new(Walk::new(view, options.cancel)));
-    let mut steps = Steps::new(PairWalk(walk, 0), WINDOW_BYTES);
+    let mut steps = Steps::new(PairWalk(walk, 0), WINDOW);
     let mut verdict = Verdict::Same;
     ordered(
-        Crew::new(options.threads, 2 * WINDOW_BYTES as usize),
+        Crew::new(options.threads, 2 * WINDOW as usize),
         Slot::default,
         |slot: &mut Slot| steps.next(&mut slot.step),
         || {
@@ -191,7 +194,7 @@ impl Slot {
             }
             let range = within(start, &run.range);
             let read = |view: View<'_>, bytes: &mut Vec<u8>| {
-                bytes.resize(WINDOW_BYTES as usize, 0);
+                bytes.resize(WINDOW as usize, 0);
                 view.read(run.range.start, &mut bytes[range.clone()])
             };
             let difference = match run.kind {

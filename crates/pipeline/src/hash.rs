@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use hako_block::{BlockImage, Result, Sink};
-use sha2::{Digest, Sha256};
+use ring::digest::{Context, SHA256};
 
 use crate::fingerprint::ZEROS;
 use crate::{CopyOptions, copy};
@@ -17,16 +17,18 @@ pub fn sha256(image: &dyn BlockImage, options: &CopyOptions<'_>) -> Result<[u8; 
         detect_zeros: false,
         ..*options
     };
-    let mut hasher = Sha256::new();
+    let mut hasher = Context::new(&SHA256);
     let sink = Box::new(HashSink {
         hasher: &mut hasher,
     });
     copy(image, sink, image.info().virtual_size, &options)?;
-    Ok(hasher.finalize().into())
+    let mut digest = [0; 32];
+    digest.copy_from_slice(hasher.finish().as_ref());
+    Ok(digest)
 }
 
 struct HashSink<'a> {
-    hasher: &'a mut Sha256,
+    hasher: &'a mut Context,
 }
 
 impl Sink for HashSink<'_> {
@@ -57,6 +59,7 @@ impl Sink for HashSink<'_> {
 #[cfg(test)]
 mod tests {
     use hako_block::{Cancel, NoProgress};
+    use sha2::{Digest, Sha256};
 
     use super::*;
     use crate::testing::{FakeImage, Random};

@@ -3,12 +3,14 @@
 //! A slot is one item of work with its buffers. There is a fixed number of them: a worker takes a
 //! free one before it plans the next item into it, so the item that delivery waits for always has
 //! one, and neither memory nor the reorder window can grow.
+//!
+//! No thread only delivers: the worker that finishes the item whose turn it is delivers it while
+//! it is warm in the cache, and then whatever the others have finished meanwhile.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use hako_block::{Error, Result};
 
 /// Bytes that the buffers of all slots may take together.
@@ -36,43 +38,61 @@ impl Crew {
     }
 }
 
-/// Runs `plan` (in order, one at a time) and a `worker` (in parallel, one per thread) on slots and
-/// hands each to `deliver`, on the calling thread, in the order of the plan. `plan` returns false
-/// when there is no more. Stops at the first error in that order, or when `deliver` breaks.
+/// Runs `plan` (in order, one at a time) and a `worker` (in parallel, one per thread, the calling
+/// one among them) on slots and hands each to `deliver` in the order of the plan, one at a time.
+/// `plan` returns false when there is no more. Stops at the first error in that order, or when
+/// `deliver` breaks.
 pub(crate) fn ordered<S, W>(
     crew: Crew,
     new_slot: impl Fn() -> S,
     plan: impl FnMut(&mut S) -> Result<bool> + Send,
     worker: impl Fn() -> W,
-    deliver: impl FnMut(&mut S) -> Result<ControlFlow<()>>,
+    deliver: impl FnMut(&mut S) -> Result<ControlFlow<()>> + Send,
 ) -> Result<()>
 where
     S: Send,
     W: FnMut(&mut S) -> Result<()> + Send,
 {
-    let (free_sender, free) = bounded(crew.n_slots);
-    let (done, done_receiver) = bounded(crew.n_slots);
-    for _ in 0..crew.n_slots {
-        // Never fails: the channel has room and its receiver is here.
-        let _ = free_sender.send(new_slot());
-    }
-    let queue = Mutex::new(Queue {
-        plan,
-        n_planned: 0,
-        ended: false,
-    });
-    let queue = &queue;
-    std::thread::scope(move |scope| {
-        for _ in 0..crew.n_workers {
-            let (free, done, work) = (free.clone(), done.clone(), worker());
-            std::thread::Builder::new()
+    let engine = Engine {
+        queue: Mutex::new(Queue {
+            plan,
+            n_planned: 0,
+            ended: false,
+        }),
+        deliver: Mutex::new(deliver),
+        state: Mutex::new(State {
+            free: (0..crew.n_slots).map(|_| new_slot()).collect(),
+            done: BTreeMap::new(),
+            next: 0,
+            delivering: false,
+            stopped: None,
+        }),
+        freed: Condvar::new(),
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..crew.n_workers {
+            let (engine, work) = (&engine, worker());
+            let spawned = std::thread::Builder::new()
                 .name("hako-worker".to_owned())
-                .spawn_scoped(scope, move || run_worker(queue, &free, &done, work))
-                .map_err(|error| Error::io("start a thread", error))?;
+                .spawn_scoped(scope, move || engine.run(work));
+            if let Err(error) = spawned {
+                engine.stop(Err(Error::io("start a thread", error)));
+            }
         }
-        drop((free, done));
-        deliver_in_order(&done_receiver, &free_sender, deliver)
-    })
+        engine.run(worker());
+    });
+    let state = engine.state.into_inner();
+    let stopped = state.unwrap_or_else(PoisonError::into_inner).stopped;
+    stopped.unwrap_or(Ok(()))
+}
+
+struct Engine<S, P, D> {
+    queue: Mutex<Queue<P>>,
+    /// Locked only by the worker that delivers.
+    deliver: Mutex<D>,
+    state: Mutex<State<S>>,
+    /// A slot became free, or the work has stopped.
+    freed: Condvar,
 }
 
 struct Queue<P> {
@@ -81,75 +101,123 @@ struct Queue<P> {
     ended: bool,
 }
 
-type Done<S> = (u64, Result<S>);
+struct State<S> {
+    free: Vec<S>,
+    /// Finished items whose turn has not come.
+    done: BTreeMap<u64, Result<S>>,
+    /// The item whose turn it is.
+    next: u64,
+    /// Whether a worker is delivering; it will see what is added to `done` meanwhile.
+    delivering: bool,
+    /// Set once, when nothing more is to be done.
+    stopped: Option<Result<()>>,
+}
 
-fn run_worker<S, P>(
-    queue: &Mutex<Queue<P>>,
-    free: &Receiver<S>,
-    done: &Sender<Done<S>>,
-    mut work: impl FnMut(&mut S) -> Result<()>,
-) where
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<S, P, D> Engine<S, P, D>
+where
     P: FnMut(&mut S) -> Result<bool>,
+    D: FnMut(&mut S) -> Result<ControlFlow<()>>,
 {
-    // Ends when delivery has ended, and with it the channels.
-    while let Ok(mut slot) = free.recv() {
-        let (number, planned) = {
-            let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-            if queue.ended {
-                return;
+    /// One worker's life.
+    fn run(&self, mut work: impl FnMut(&mut S) -> Result<()>) {
+        let _guard = PanicGuard(self);
+        while let Some(mut slot) = self.take_free() {
+            let Some((number, planned)) = self.plan(&mut slot) else {
+                return self.give_back(slot);
+            };
+            let result = planned.and_then(|()| work(&mut slot)).map(|()| slot);
+            self.finish(number, result);
+        }
+    }
+
+    /// Waits for a free slot; returns none once the work has stopped.
+    fn take_free(&self) -> Option<S> {
+        let mut state = lock(&self.state);
+        loop {
+            if state.stopped.is_some() {
+                return None;
             }
-            let planned = (queue.plan)(&mut slot);
-            queue.ended = !matches!(planned, Ok(true));
-            queue.n_planned += 1;
-            (queue.n_planned - 1, planned)
-        };
-        let guard = PanicGuard { number, done };
-        let result = match planned {
-            Ok(false) => return,
-            Ok(true) => work(&mut slot).map(|()| slot),
-            Err(error) => Err(error),
-        };
-        if guard.done.send((number, result)).is_err() {
+            if let Some(slot) = state.free.pop() {
+                return Some(slot);
+            }
+            state = self
+                .freed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Plans the next item into the slot; returns its number, or none at the end.
+    fn plan(&self, slot: &mut S) -> Option<(u64, Result<()>)> {
+        let mut queue = lock(&self.queue);
+        if queue.ended {
+            return None;
+        }
+        let planned = (queue.plan)(slot);
+        queue.ended = !matches!(planned, Ok(true));
+        if matches!(planned, Ok(false)) {
+            return None;
+        }
+        queue.n_planned += 1;
+        Some((queue.n_planned - 1, planned.map(|_| ())))
+    }
+
+    /// Hands in a finished item, and delivers all whose turn has come unless another worker does.
+    fn finish(&self, number: u64, result: Result<S>) {
+        let mut state = lock(&self.state);
+        state.done.insert(number, result);
+        if state.delivering {
             return;
         }
+        state.delivering = true;
+        while state.stopped.is_none() {
+            let next = state.next;
+            let Some(result) = state.done.remove(&next) else {
+                break;
+            };
+            drop(state);
+            let delivered = result.and_then(|mut slot| {
+                let flow = (*lock(&self.deliver))(&mut slot)?;
+                Ok((slot, flow))
+            });
+            match delivered {
+                Ok((slot, ControlFlow::Continue(()))) => self.give_back(slot),
+                Ok((_, ControlFlow::Break(()))) => self.stop(Ok(())),
+                Err(error) => self.stop(Err(error)),
+            }
+            state = lock(&self.state);
+            state.next += 1;
+        }
+        state.delivering = false;
+    }
+
+    fn give_back(&self, slot: S) {
+        lock(&self.state).free.push(slot);
+        self.freed.notify_one();
     }
 }
 
-/// Tells delivery that an item will never come, so that it does not wait for it forever; the
-/// panic itself is passed on when the threads are joined.
-struct PanicGuard<'a, S> {
-    number: u64,
-    done: &'a Sender<Done<S>>,
+impl<S, P, D> Engine<S, P, D> {
+    fn stop(&self, result: Result<()>) {
+        lock(&self.state).stopped.get_or_insert(result);
+        self.freed.notify_all();
+    }
 }
 
-impl<S> Drop for PanicGuard<'_, S> {
+/// Stops the others when a worker panics, so that they do not wait for its slots forever; the
+/// panic itself is passed on when the threads are joined.
+struct PanicGuard<'a, S, P, D>(&'a Engine<S, P, D>);
+
+impl<S, P, D> Drop for PanicGuard<'_, S, P, D> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let error = Error::invalid("a worker thread panicked");
-            let _ = self.done.send((self.number, Err(error)));
+            self.0.stop(Err(Error::invalid("a worker thread panicked")));
         }
     }
-}
-
-fn deliver_in_order<S>(
-    done: &Receiver<Done<S>>,
-    free: &Sender<S>,
-    mut deliver: impl FnMut(&mut S) -> Result<ControlFlow<()>>,
-) -> Result<()> {
-    let mut early = BTreeMap::new();
-    let mut next = 0;
-    for (number, result) in done {
-        early.insert(number, result);
-        while let Some(result) = early.remove(&next) {
-            let mut slot = result?;
-            if deliver(&mut slot)?.is_break() {
-                return Ok(());
-            }
-            let _ = free.send(slot);
-            next += 1;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -160,7 +228,7 @@ mod tests {
         n_items: u64,
         n_workers: usize,
         work: impl Fn(u64) -> Result<()> + Sync,
-        mut deliver: impl FnMut(u64) -> Result<ControlFlow<()>>,
+        mut deliver: impl FnMut(u64) -> Result<ControlFlow<()>> + Send,
     ) -> Result<()> {
         let mut position = 0;
         ordered(
@@ -222,6 +290,16 @@ mod tests {
         run(u64::MAX, 3, |_| Ok(()), |_| Ok(ControlFlow::Break(()))).unwrap();
         let refuse = |_| Err(Error::invalid("full"));
         run(u64::MAX, 3, |_| Ok(()), refuse).unwrap_err();
+    }
+
+    #[test]
+    fn panicking_worker_does_not_leave_the_others_waiting() {
+        let panic = |item| match item {
+            5 => panic!("on purpose"),
+            _ => Ok(()),
+        };
+        let run = || run(1000, 3, panic, |_| Ok(ControlFlow::Continue(())));
+        assert!(std::panic::catch_unwind(run).is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::plan::{Kind, Run, Step, Steps, View, WINDOW_BYTES, Walk, within};
 pub fn read_all(
     image: &dyn BlockImage,
     options: &CopyOptions<'_>,
-    mut on_error: impl FnMut(u64, u64, Error),
+    mut on_error: impl FnMut(u64, u64, Error) + Send,
 ) -> Result<()> {
     let info = image.info();
     let unit = if info.unit_bytes.is_power_of_two() {
