@@ -1,14 +1,19 @@
 //! Converting an image.
 
+use std::iter;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use hako_block::{Access, BlockImage, Cancel, Error, ParentLink, Progress, Result, SECTOR_BYTES};
+use hako_block::{
+    Access, BlockImage, Cancel, Error, Outputs, ParentLink, Progress, Result, SECTOR_BYTES, Sink,
+    Storage,
+};
 use hako_formats::{CreateArgs, CreateOptions, DiskFormat, OpenArgs, OpenOptions, OpenedChain};
-use hako_pipeline::{CopyOptions, Delivery, Fingerprint, deliver};
+use hako_pipeline::{CopyOptions, Delivery, Fingerprint, Reopen, deliver};
 
 use crate::parent::Parent;
 use crate::source::pick;
-use crate::target::{Ready, refuse_source};
+use crate::target::{Guarded, Ready, refuse_source};
 use crate::{Source, Target};
 
 /// What to convert into what.
@@ -69,14 +74,23 @@ pub fn convert(
             "a parent needs --layer: the whole chain has all the content already",
         ));
     }
-    let spool_folder = request.target.folder().unwrap_or(&request.temp_folder);
+    let options = CopyOptions {
+        threads: request
+            .threads
+            .unwrap_or(CopyOptions::new(progress, cancel).threads),
+        rate: request.rate,
+        keep_holes: request.layer.is_some(),
+        ..CopyOptions::new(progress, cancel)
+    };
+    let folder = request.target.folder().map(Path::to_path_buf);
+    let spool_folder = folder.as_deref().unwrap_or(&request.temp_folder);
     let opened = request
         .source
         .open(&request.open, spool_folder, progress, cancel)?;
-    let mut warnings = warnings_of(&opened, request.layer);
     if let Target::Path(path) = &request.target {
         refuse_source(path, &opened)?;
     }
+    let mut warnings = warnings_of(&opened, request.layer);
     let parent = match &request.parent {
         Some(parent) => Some(open_parent(parent, &request.target, &request.open)?),
         None => None,
@@ -85,25 +99,23 @@ pub fn convert(
     let virtual_size = rounded_size(&*source, &mut warnings)?;
     let target = Ready::new(request.target, request.force, request.to, &request.create)?;
     target.check_room(virtual_size)?;
-    let link = parent.as_ref().map(|parent| parent.link.clone());
-    let delivery = delivery(
-        &*source,
-        target,
-        request.to,
-        NewImage {
-            virtual_size,
-            parent: link,
-            options: request.create,
-        },
-        request.verify,
-    );
-    let options = CopyOptions {
-        threads: request
-            .threads
-            .unwrap_or(CopyOptions::new(progress, cancel).threads),
-        rate: request.rate,
-        keep_holes: request.layer.is_some(),
-        ..CopyOptions::new(progress, cancel)
+    let new = NewImage {
+        format: request.to,
+        name: target.name.clone(),
+        folder: folder.as_deref(),
+        keep: iter::once(&opened)
+            .chain(parent.as_ref().map(|parent| &parent.chain))
+            .collect(),
+        virtual_size,
+        parent: parent.as_ref().map(|parent| parent.link.clone()),
+        options: request.create,
+    };
+    let delivery = Delivery {
+        source: &*source,
+        virtual_size,
+        target: target.place,
+        sink: Box::new(move |storage, outputs| new.sink(storage, outputs)),
+        verify: request.verify.then(|| reopen(request.to)),
     };
     let report = deliver(delivery, &options)?;
     warnings.extend(parent.into_iter().flat_map(|parent| parent.warnings));
@@ -158,48 +170,48 @@ fn rounded_size(source: &dyn BlockImage, warnings: &mut Vec<String>) -> Result<u
     Ok(rounded)
 }
 
-struct NewImage {
+/// What the format is told of the image it writes.
+struct NewImage<'a> {
+    format: &'static dyn DiskFormat,
+    name: String,
+    folder: Option<&'a Path>,
+    /// Images of which no file may be replaced.
+    keep: Vec<&'a OpenedChain>,
     virtual_size: u64,
     parent: Option<ParentLink>,
     options: CreateOptions,
 }
 
-fn delivery<'a>(
-    source: &'a dyn BlockImage,
-    target: Ready,
-    format: &'static dyn DiskFormat,
-    new: NewImage,
-    verify: bool,
-) -> Delivery<'a> {
-    let name = target.name.clone();
-    let virtual_size = new.virtual_size;
-    Delivery {
-        source,
-        virtual_size,
-        sink: Box::new(move |storage, outputs| {
-            format.stream(CreateArgs {
-                storage,
-                name,
-                outputs,
-                virtual_size,
-                parent: new.parent,
-                options: new.options,
-            })
-        }),
-        verify: verify.then(|| -> hako_pipeline::Reopen<'a> {
-            Box::new(move |opened| {
-                format.open(OpenArgs {
-                    storage: opened.storage,
-                    name: opened.name,
-                    resolver: opened.resolver,
-                    access: Access::ReadOnly,
-                    salvage: false,
-                    snapshot: None,
-                })
-            })
-        }),
-        target: target.place,
+impl NewImage<'_> {
+    fn sink(self, storage: Arc<dyn Storage>, outputs: &dyn Outputs) -> Result<Box<dyn Sink>> {
+        let guarded = Guarded {
+            outputs,
+            folder: self.folder,
+            keep: &self.keep,
+        };
+        self.format.stream(CreateArgs {
+            storage,
+            name: self.name,
+            outputs: &guarded,
+            virtual_size: self.virtual_size,
+            parent: self.parent,
+            options: self.options,
+        })
     }
+}
+
+/// Opens the new image alone, for reading it back.
+fn reopen<'a>(format: &'static dyn DiskFormat) -> Reopen<'a> {
+    Box::new(move |opened| {
+        format.open(OpenArgs {
+            storage: opened.storage,
+            name: opened.name,
+            resolver: opened.resolver,
+            access: Access::ReadOnly,
+            salvage: false,
+            snapshot: None,
+        })
+    })
 }
 
 #[cfg(test)]

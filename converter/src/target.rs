@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hako_block::{
-    Access, Error, ErrorKind, FileStorage, LockMode, PipeStorage, Result, StagedFolder, Storage,
+    Access, Error, ErrorKind, FileStorage, LockMode, Outputs, PipeStorage, Result, StagedFolder,
+    Storage,
 };
 use hako_formats::{CreateOptions, DiskFormat, OpenedChain};
 use hako_pipeline::Target as Place;
@@ -174,6 +175,26 @@ pub(crate) fn refuse_source(target: &Path, source: &OpenedChain) -> Result<()> {
             .hint("choose another name for the new image"));
     }
     Ok(())
+}
+
+/// Creates the further files of an image, but never in place of one that is needed.
+pub(crate) struct Guarded<'a> {
+    pub(crate) outputs: &'a dyn Outputs,
+    /// The new image's folder, if it has one.
+    pub(crate) folder: Option<&'a Path>,
+    /// Images of which no file may be replaced.
+    pub(crate) keep: &'a [&'a OpenedChain],
+}
+
+impl Outputs for Guarded<'_> {
+    fn create(&self, name: &str) -> Result<Arc<dyn Storage>> {
+        if let Some(folder) = self.folder {
+            for image in self.keep {
+                refuse_source(&folder.join(name), image)?;
+            }
+        }
+        self.outputs.create(name)
+    }
 }
 
 fn same_file(a: &Metadata, b: &Metadata) -> bool {

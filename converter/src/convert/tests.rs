@@ -173,3 +173,28 @@ fn disk_passes_from_stdin_to_stdout() {
     run(request(false)).unwrap();
     assert!(*collected.0.lock().unwrap() == content);
 }
+
+#[test]
+fn extent_file_of_the_source_is_not_replaced_by_one_of_the_target() {
+    let folder = Folder::new();
+    let content = folder.disk("new-flat.vmdk", 1 << 20);
+    let to_flat = |source: &str| ConvertRequest {
+        open: OpenOptions {
+            from: Some("raw".to_owned()),
+            ..OpenOptions::default()
+        },
+        to: format_named("vmdk").unwrap(),
+        create: CreateOptions {
+            subformat: Some("monolithicFlat".to_owned()),
+            ..CreateOptions::default()
+        },
+        force: true,
+        ..folder.request(source, "new.vmdk")
+    };
+    let error = run(to_flat("new-flat.vmdk")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert_eq!(folder.names(), ["new-flat.vmdk"]);
+    std::fs::rename(folder.path("new-flat.vmdk"), folder.path("a.img")).unwrap();
+    run(to_flat("a.img")).unwrap();
+    assert!(std::fs::read(folder.path("new-flat.vmdk")).unwrap() == content);
+}
