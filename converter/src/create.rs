@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use hako_block::{Error, ErrorKind, GateRules, Outputs, Result, SECTOR_BYTES};
-use hako_formats::{CreateArgs, CreateOptions, DiskFormat, OpenOptions};
+use hako_block::{
+    Cancel, Error, ErrorKind, GateRules, Outputs, Progress, Result, SECTOR_BYTES, Sink,
+};
+use hako_formats::{Allocation, CreateArgs, CreateOptions, DiskFormat, OpenOptions};
 use hako_pipeline::Target as Place;
 
 use crate::parent::Parent;
@@ -41,7 +43,11 @@ pub struct CreateReport {
 }
 
 /// Creates an empty image, or an overlay with nothing in it.
-pub fn create(request: CreateRequest) -> Result<CreateReport> {
+pub fn create(
+    request: CreateRequest,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<CreateReport> {
     let parent = match &request.parent {
         Some(path) => Some(open_parent(path, &request)?),
         None => None,
@@ -62,7 +68,10 @@ pub fn create(request: CreateRequest) -> Result<CreateReport> {
             .hint("convert an image to it instead"));
     };
     let outputs: &dyn Outputs = &staged;
-    let sink = request.to.stream(CreateArgs {
+    // Eager zeros are delivered one by one, or nobody could stop them; in an overlay they would
+    // hide the parent.
+    let is_filled = request.create.allocation == Allocation::Eager && parent.is_none();
+    let mut sink = request.to.stream(CreateArgs {
         storage: staged.create_main()?,
         name: target.name,
         outputs,
@@ -70,7 +79,11 @@ pub fn create(request: CreateRequest) -> Result<CreateReport> {
         parent: parent.as_ref().map(|parent| parent.link.clone()),
         options: request.create,
     })?;
+    if is_filled {
+        fill(&mut *sink, virtual_size, progress, cancel)?;
+    }
     sink.finish()?;
+    cancel.check()?;
     let cleared = staged.cleared().to_vec();
     staged.commit()?;
     Ok(CreateReport {
@@ -78,6 +91,28 @@ pub fn create(request: CreateRequest) -> Result<CreateReport> {
         cleared,
         warnings: parent.map(|parent| parent.warnings).unwrap_or_default(),
     })
+}
+
+/// Delivers zeros from end to end.
+fn fill(
+    sink: &mut dyn Sink,
+    virtual_size: u64,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<()> {
+    const CHUNK_BYTES: u64 = 64 << 20;
+    let chunk = CHUNK_BYTES.max(sink.unit_bytes());
+    progress.phase("fill");
+    progress.total(virtual_size);
+    let mut offset = 0;
+    while offset < virtual_size {
+        cancel.check()?;
+        let end = virtual_size.min(offset.saturating_add(chunk));
+        sink.zero(offset..end)?;
+        progress.advance(end - offset);
+        offset = end;
+    }
+    Ok(())
 }
 
 fn open_parent(path: &Path, request: &CreateRequest) -> Result<Parent> {

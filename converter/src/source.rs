@@ -12,6 +12,7 @@ use hako_block::{
     MemoryFolder, Opened, Progress, Result, Storage, is_zero,
 };
 use hako_formats::{OpenOptions, OpenedChain, detect, format_named, open_chain, open_layer};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 /// What to convert.
 pub enum Source {
@@ -94,8 +95,25 @@ fn stdin_storage(
         .map_err(|error| Error::io("create a temporary file", error).in_file(spool_folder))?;
     let spool = FileStorage::from_file(spool, Path::new(STDIN), true)?;
     progress.phase("receive");
-    receive(file, &spool, progress, cancel)?;
+    receive(Patient(file), &spool, progress, cancel)?;
     Ok(spool)
+}
+
+/// A pipe that lets its reader look up now and then while nothing comes through.
+struct Patient(File);
+
+impl Read for Patient {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        const NAP: Timespec = Timespec {
+            tv_sec: 0,
+            tv_nsec: 200_000_000,
+        };
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        if rustix::event::poll(&mut fds, Some(&NAP))? == 0 {
+            return Err(IoErrorKind::Interrupted.into());
+        }
+        self.0.read(buf)
+    }
 }
 
 /// Copies all of `reader` into the blank `spool`, blocks of zeros left out.

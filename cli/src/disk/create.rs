@@ -26,7 +26,8 @@ Exit status:
   2    wrong usage
   4    the parent is corrupt
   5    locked or in use
-  8    no space left";
+  8    no space left
+  129, 130, 143    ended by SIGHUP, SIGINT, SIGTERM";
 
 /// Create an empty image, or an overlay over a parent
 ///
@@ -63,7 +64,7 @@ impl Create {
                     .hint("the format of the new image is --to FORMAT"),
             );
         }
-        let report = hako_converter::create(CreateRequest {
+        let request = CreateRequest {
             path: self.path.clone(),
             to,
             virtual_size: self.size,
@@ -72,7 +73,11 @@ impl Create {
             parent_from: open.from,
             rules: open.rules,
             force: self.target.force,
-        })?;
+        };
+        let cancel = context.cancel_on_signals()?;
+        let progress = context.progress();
+        let report = hako_converter::create(request, &*progress, &cancel)?;
+        drop(progress);
         context.tell(&report.cleared, &report.warnings);
         if context.json {
             let mut out = Out::new();
