@@ -35,7 +35,7 @@ impl Formats {
             let rows: Vec<Value> = rows.map(|(format, row)| row_json(format, row)).collect();
             out.json(&json!({"formats": rows}))?;
         } else {
-            out.line(&row_text([
+            let mut table = vec![[
                 "format",
                 "subformat",
                 "read",
@@ -43,19 +43,10 @@ impl Formats {
                 "write",
                 "pipe",
                 "notes",
-            ]))?;
-            for (format, row) in rows {
-                let yes = |flag: bool| if flag { "yes" } else { "-" };
-                let name = if row.name.is_empty() { "-" } else { row.name };
-                out.line(&row_text([
-                    format.name(),
-                    name,
-                    yes(row.read),
-                    yes(row.create),
-                    yes(row.write),
-                    yes(row.pipe),
-                    row.notes,
-                ]))?;
+            ]];
+            table.extend(rows.map(|(format, row)| row_text(format, row)));
+            for line in aligned(&table) {
+                out.line(&line)?;
             }
         }
         out.finish()?;
@@ -63,10 +54,33 @@ impl Formats {
     }
 }
 
-fn row_text([format, subformat, read, create, write, pipe, notes]: [&str; 7]) -> String {
-    let row =
-        format!("{format:<7} {subformat:<20} {read:<5} {create:<7} {write:<6} {pipe:<5} {notes}");
-    row.trim_end().to_owned()
+fn row_text(format: &dyn DiskFormat, row: &Subformat) -> [&'static str; 7] {
+    let yes = |flag: bool| if flag { "yes" } else { "-" };
+    [
+        format.name(),
+        if row.name.is_empty() { "-" } else { row.name },
+        yes(row.read),
+        yes(row.create),
+        yes(row.write),
+        yes(row.pipe),
+        row.notes,
+    ]
+}
+
+/// Pads each column to its widest cell.
+fn aligned<const N: usize>(table: &[[&str; N]]) -> Vec<String> {
+    let widths: [usize; N] = std::array::from_fn(|column| {
+        let cells = table.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or(0)
+    });
+    let line = |row: &[&str; N]| {
+        let cells = row.iter().zip(widths);
+        let line: String = cells
+            .map(|(cell, width)| format!("{cell:<width$}  "))
+            .collect();
+        line.trim_end().to_owned()
+    };
+    table.iter().map(line).collect()
 }
 
 fn row_json(format: &dyn DiskFormat, row: &Subformat) -> Value {

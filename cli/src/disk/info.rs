@@ -119,7 +119,11 @@ fn layer_text(info: &ImageInfo) -> Vec<(String, String)> {
         }
     }
     for (key, value) in &info.details {
-        detail_rows(&key.replace('_', " "), value, &mut rows);
+        // What the format says in its own words too ("cid") was said already.
+        let plain = |key: &str| key.replace(['_', ' '], "").to_lowercase();
+        if !rows.iter().any(|(shown, _)| plain(shown) == plain(key)) {
+            detail_rows(&key.replace('_', " "), value, &mut rows);
+        }
     }
     rows.extend(
         info.oddities
