@@ -21,6 +21,7 @@ Exit status:
   0    done
   1    failed
   2    wrong usage
+  3    incomplete: --salvage found something missing
   4    the image is corrupt
   5    locked or in use";
 
@@ -56,7 +57,7 @@ impl Map {
             walk(&opened.chain, |extent| out.line(&entry_text(extent)))?;
         }
         out.finish()?;
-        Ok(Exit::Done)
+        Ok(super::salvaged(context, &self.read, &opened))
     }
 }
 

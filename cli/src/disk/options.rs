@@ -136,7 +136,7 @@ pub struct TargetFlags {
     to: Option<String>,
 
     /// Variant of the format; `hako disk formats` lists them
-    #[arg(long, value_name = "NAME", value_parser = subformat_names())]
+    #[arg(long, value_name = "NAME", value_parser = subformat_names(), ignore_case = true)]
     subformat: Option<String>,
 
     /// How much space to take at once
@@ -160,7 +160,7 @@ pub struct TargetFlags {
     level: Option<u32>,
 
     /// Disk controller that a VMDK names
-    #[arg(long, value_name = "NAME", value_parser = adapters())]
+    #[arg(long, value_name = "NAME", value_parser = adapters(), ignore_case = true)]
     adapter: Option<Adapter>,
 
     /// Virtual hardware version that a VMDK names
@@ -264,7 +264,7 @@ fn adapters() -> impl TypedValueParser<Value = Adapter> {
     PossibleValuesParser::new(Adapter::ALL.map(Adapter::name)).try_map(|name| {
         Adapter::ALL
             .into_iter()
-            .find(|adapter| adapter.name() == name)
+            .find(|adapter| adapter.name().eq_ignore_ascii_case(&name))
             .ok_or("no such adapter")
     })
 }
