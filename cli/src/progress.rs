@@ -39,20 +39,27 @@ impl ProgressMode {
 /// A bar that removes itself at the end.
 struct Bar(ProgressBar);
 
+/// The bar where the end is known, and where it is not (the content of a pipe).
+const WITH_TOTAL: &str = "{msg:8} [{wide_bar}] {percent:>3} % of {binary_total_bytes}, \
+                          {binary_bytes_per_sec}, {eta} left";
+const WITHOUT_TOTAL: &str = "{msg:8} {spinner} {binary_bytes}, {binary_bytes_per_sec}";
+
 impl Bar {
     fn new() -> Self {
-        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-        let template = "{msg:8} [{wide_bar}] {percent:>3} % of {binary_total_bytes}, \
-                        {binary_bytes_per_sec}, {eta} left";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("=> "));
-        }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         Self(bar)
+    }
+
+    fn set_template(&self, template: &str) {
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.0.set_style(style.progress_chars("=> "));
+        }
     }
 }
 
 impl Progress for Bar {
     fn total(&self, bytes: u64) {
+        self.set_template(WITH_TOTAL);
         self.0.set_length(bytes);
     }
 
@@ -61,6 +68,8 @@ impl Progress for Bar {
     }
 
     fn phase(&self, name: &str) {
+        self.set_template(WITHOUT_TOTAL);
+        self.0.unset_length();
         self.0.reset();
         self.0.set_message(name.to_owned());
     }
@@ -76,7 +85,8 @@ impl Drop for Bar {
 struct Phase {
     name: String,
     bytes: u64,
-    total: u64,
+    /// Not known of what comes through a pipe.
+    total: Option<u64>,
     began: Instant,
     said: Instant,
 }
@@ -87,7 +97,7 @@ impl Phase {
         Self {
             name: name.to_owned(),
             bytes: 0,
-            total: 0,
+            total: None,
             began: now,
             said: now,
         }
@@ -98,7 +108,7 @@ impl Phase {
     }
 
     fn seconds_left(&self) -> Option<u64> {
-        let left = self.total.checked_sub(self.bytes)?;
+        let left = self.total?.checked_sub(self.bytes)?;
         match self.bytes_per_second() {
             0 => None,
             rate => Some(left.div_ceil(rate)),
@@ -135,7 +145,7 @@ impl Progress for Lines {
     fn total(&self, bytes: u64) {
         self.lock()
             .get_or_insert_with(|| Phase::named("work"))
-            .total = bytes;
+            .total = Some(bytes);
     }
 
     fn advance(&self, bytes: u64) {
@@ -164,21 +174,19 @@ impl Drop for Lines {
 }
 
 fn plain(phase: &Phase) -> String {
-    let percent = match phase.total {
-        0 => 100,
-        total => u128::from(phase.bytes) * 100 / u128::from(total),
-    };
-    let left = phase.seconds_left().map_or_else(String::new, |seconds| {
+    let mut line = format!("{}: ", phase.name);
+    if let Some(total) = phase.total {
+        let bytes = u128::from(phase.bytes) * 100;
+        let percent = bytes.checked_div(total.into()).unwrap_or(100);
+        line += &format!("{percent} % of {}, ", size::human(total));
+    }
+    line += &size::human(phase.bytes);
+    line += &format!(", {}/s", size::human(phase.bytes_per_second()));
+    if let Some(seconds) = phase.seconds_left() {
         let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
-        format!(", {hours}:{minutes:02}:{:02} left", seconds % 60)
-    });
-    format!(
-        "{}: {percent} %, {} of {}, {}/s{left}",
-        phase.name,
-        size::human(phase.bytes),
-        size::human(phase.total),
-        size::human(phase.bytes_per_second()),
-    )
+        line += &format!(", {hours}:{minutes:02}:{:02} left", seconds % 60);
+    }
+    line
 }
 
 fn as_json(phase: &Phase) -> String {
@@ -199,7 +207,7 @@ mod tests {
     fn half_done() -> Phase {
         Phase {
             bytes: 1 << 20,
-            total: 2 << 20,
+            total: Some(2 << 20),
             began: Instant::now().checked_sub(Duration::from_secs(10)).unwrap(),
             ..Phase::named("copy")
         }
@@ -209,13 +217,27 @@ mod tests {
     fn plain_line_has_rate_and_time_left() {
         let line = plain(&half_done());
         assert!(
-            line.starts_with("copy: 50 %, 1 MiB of 2 MiB, 102"),
+            line.starts_with("copy: 50 % of 2 MiB, 1 MiB, 102"),
             "{line}"
         );
         assert!(
             line.ends_with("0:00:11 left") || line.ends_with("0:00:10 left"),
             "{line}"
         );
+    }
+
+    #[test]
+    fn line_without_a_total_promises_nothing() {
+        let unknown = Phase {
+            total: None,
+            ..half_done()
+        };
+        let line = plain(&unknown);
+        assert!(
+            line.starts_with("copy: 1 MiB, 102") && line.ends_with("KiB/s"),
+            "{line}"
+        );
+        assert!(as_json(&unknown).contains(r#""total":null"#));
     }
 
     #[test]

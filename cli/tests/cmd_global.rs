@@ -66,7 +66,7 @@ fn progress_in_a_log_is_lines_and_by_default_nothing() {
     world.raw("d.raw", 1 << 20, &[(0, &[1; 4096])]);
     let run = world.disk("hash d.raw --progress plain");
     assert!(
-        run.stderr.starts_with("hash: 100 %, 1 MiB of 1 MiB, "),
+        run.stderr.starts_with("hash: 100 % of 1 MiB, 1 MiB, "),
         "{}",
         run.stderr
     );

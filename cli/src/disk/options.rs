@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueHint};
 use hako_block::{Access, Cancel, Error, GateRules, Progress, Result};
 use hako_formats::{
     Adapter, Allocation, Compression, CreateOptions, DiskFormat, FORMATS, OpenOptions, format_named,
@@ -28,7 +28,7 @@ pub struct OpenFlags {
     ///
     /// Extent files and parents that an image names are opened only below the folder that the
     /// image is in. This adds a folder.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     allow_path: Vec<PathBuf>,
 
     /// Let the image name block devices
