@@ -283,6 +283,25 @@ fn second_signal_ends_it_at_once() {
 }
 
 #[test]
+fn signal_stops_a_long_run_of_zeros() {
+    let world = World::new();
+    world.raw("s.raw", 1 << 40, &[]);
+    for verb in ["hash s.raw", "convert --to raw s.raw -"] {
+        let mut child = std::process::Command::new(binary())
+            .arg("disk")
+            .args(verb.split(' '))
+            .current_dir(world.path(""))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        kill(child.id(), "TERM");
+        assert_eq!(ends_soon(&mut child), Some(143), "{verb}");
+    }
+}
+
+#[test]
 fn signal_stops_an_eager_create() {
     let world = World::new();
     let mut child = std::process::Command::new(binary())

@@ -101,6 +101,10 @@ fn view_of<'a>(
 /// Largest unit of delivery: qcow2 clusters end at 2 MiB; a larger one would take too much memory.
 const MAX_UNIT_BYTES: u64 = 16 << 20;
 
+/// Most zeros delivered at once: a sink may have to write or hash them, and cancelling must not
+/// wait for terabytes of that. A multiple of every unit.
+const ZEROS_BYTES: u64 = 64 << 20;
+
 /// One step on its way from plan to sink.
 #[derive(Default)]
 struct Slot {
@@ -250,7 +254,10 @@ impl Delivery<'_, '_> {
         for run in &slot.found {
             match run.kind {
                 ExtentKind::Hole => {}
-                ExtentKind::Zero => self.zero(run.range.clone())?,
+                ExtentKind::Zero => {
+                    self.zero(run.range.clone())?;
+                    continue; // Counted when delivered.
+                }
                 ExtentKind::Data => {
                     self.flush_zeros()?;
                     self.pace(run.len())?;
@@ -293,10 +300,15 @@ impl Delivery<'_, '_> {
 
     fn flush_zeros(&mut self) -> Result<()> {
         let zeros = std::mem::replace(&mut self.zeros, 0..0);
-        if zeros.is_empty() {
-            return Ok(());
+        let mut offset = zeros.start;
+        while offset < zeros.end {
+            self.options.cancel.check()?;
+            let end = zeros.end.min(offset.saturating_add(ZEROS_BYTES));
+            self.sink.zero(offset..end)?;
+            self.options.progress.advance(end - offset);
+            offset = end;
         }
-        self.sink.zero(zeros)
+        Ok(())
     }
 
     fn pace(&mut self, len: u64) -> Result<()> {
