@@ -110,6 +110,7 @@ fn open_parent(
             format!("a chain of more than {MAX_LAYERS} layers"),
         ));
     }
+    refuse_protocol(&link.name)?;
     let opened = child
         .args
         .resolver
@@ -173,6 +174,23 @@ fn open_parent(
         .hint("the parent was changed after this overlay was made: its content no longer fits"));
     }
     Ok(parent)
+}
+
+/// Refuses a parent that is no file: qemu's protocols and JSON descriptions.
+fn refuse_protocol(name: &str) -> Result<()> {
+    const PROTOCOLS: [&str; 12] = [
+        "json", "nbd", "nbd+unix", "http", "https", "ftp", "ftps", "ssh", "iscsi", "rbd",
+        "gluster", "nfs",
+    ];
+    let named = name.split_once(':').is_some_and(|(scheme, rest)| {
+        PROTOCOLS.contains(&scheme) || (rest.starts_with("//") && !scheme.contains('/'))
+    });
+    if !named {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!(
+        "the parent {name:?} is no file, but something that qemu reaches by a protocol"
+    )))
 }
 
 /// Returns the format of a file that the user named without saying its format. Never falls back

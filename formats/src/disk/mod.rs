@@ -5,6 +5,7 @@
 pub(crate) mod cache;
 mod findings;
 mod options;
+pub mod qcow2;
 pub mod raw;
 pub mod vmdk;
 
@@ -16,7 +17,7 @@ pub use findings::{Finding, Findings, Severity};
 pub use options::{Adapter, Allocation, Compression, CreateOptions};
 
 /// Every disk format, in the order to show them.
-pub static FORMATS: &[&dyn DiskFormat] = &[&raw::Raw, &vmdk::Vmdk];
+pub static FORMATS: &[&dyn DiskFormat] = &[&raw::Raw, &qcow2::Qcow2, &vmdk::Vmdk];
 
 /// Returns the format of that name.
 pub fn format_named(name: &str) -> Result<&'static dyn DiskFormat> {

@@ -1,0 +1,223 @@
+//! Finding free clusters, and the growth of the refcounts.
+
+use std::ops::Range;
+
+use hako_block::{Error, Result, Storage};
+
+use super::header::{MAX_REFCOUNT_TABLE_BYTES, REFCOUNT_TABLE_FIELD};
+use super::refcounts::Refcounts;
+use super::tables::{Class, Tables};
+
+/// Gives out clusters. Those given back are free only after [`Allocator::free_released`]: what
+/// referred to them must be gone from the disk first.
+pub struct Allocator {
+    refcounts: Refcounts,
+    /// No cluster below is free.
+    hint: u64,
+    /// Clusters to lose one reference each.
+    released: Vec<u64>,
+    /// Parts of the file that are never guest data, whatever a damaged table says.
+    protected: Vec<Range<u64>>,
+}
+
+impl Allocator {
+    /// Returns an allocator; `protected` are file ranges never to be given out.
+    pub fn new(refcounts: Refcounts, protected: Vec<Range<u64>>) -> Self {
+        Self {
+            refcounts,
+            hint: 0,
+            released: Vec::new(),
+            protected,
+        }
+    }
+
+    /// Allocates up to `n` clusters in a row, at least one. Returns their clusters.
+    pub fn allocate(
+        &mut self,
+        tables: &mut Tables,
+        storage: &dyn Storage,
+        n: u64,
+    ) -> Result<Range<u64>> {
+        let mut found = self.hint..self.hint;
+        while found.end - found.start < n {
+            if self.refcounts.block(tables, found.end)?.is_none() {
+                if !found.is_empty() {
+                    break;
+                }
+                self.add_block(tables, storage, found.end)?;
+                found = found.end..found.end;
+            } else if self.refcounts.count(tables, found.end)? == 0 {
+                found.end += 1;
+            } else if found.is_empty() {
+                found = found.end + 1..found.end + 1;
+            } else {
+                break;
+            }
+        }
+        self.refuse_protected(self.bytes_of(&found))?;
+        for cluster in found.clone() {
+            self.refcounts.set(tables, cluster, 1)?;
+        }
+        self.hint = found.end;
+        Ok(found)
+    }
+
+    /// Takes one reference from each cluster that `bytes` of the file touch, later.
+    pub fn release(&mut self, bytes: Range<u64>) {
+        let shift = self.refcounts.layout.cluster_shift;
+        if !bytes.is_empty() {
+            self.released
+                .extend(bytes.start >> shift..=(bytes.end - 1) >> shift);
+        }
+    }
+
+    /// Returns how many references wait to be taken.
+    pub fn n_released(&self) -> usize {
+        self.released.len()
+    }
+
+    /// Takes the references of released clusters. Nothing on the disk refers to them any more,
+    /// and nobody in memory. Returns the file ranges that became free.
+    pub fn free_released(&mut self, tables: &mut Tables) -> Result<Vec<Range<u64>>> {
+        self.released.sort_unstable();
+        let mut free: Vec<Range<u64>> = Vec::new();
+        for cluster in std::mem::take(&mut self.released) {
+            let count = self.refcounts.count(tables, cluster)?;
+            // A count of 0 was wrong before: what else uses the cluster is not known.
+            let Some(count) = count.checked_sub(1) else {
+                continue;
+            };
+            self.refcounts.set(tables, cluster, count)?;
+            if count > 0 {
+                continue;
+            }
+            self.hint = self.hint.min(cluster);
+            let bytes = self.bytes_of(&(cluster..cluster + 1));
+            match free.last_mut() {
+                Some(last) if last.end == bytes.start => last.end = bytes.end,
+                _ => free.push(bytes),
+            }
+        }
+        Ok(free)
+    }
+
+    /// Refuses to touch what is never guest data.
+    pub fn refuse_protected(&self, bytes: Range<u64>) -> Result<()> {
+        let hit = self
+            .protected
+            .iter()
+            .find(|range| range.start < bytes.end && bytes.start < range.end);
+        match hit {
+            None => Ok(()),
+            Some(range) => Err(Error::corrupt(
+                "refcounts",
+                format!(
+                    "bytes {:#x} to {:#x} are to be written, but are part of the image's own tables",
+                    bytes.start.max(range.start),
+                    bytes.end.min(range.end)
+                ),
+            )
+            .hint("have it repaired first: qemu-img check -r all")),
+        }
+    }
+
+    fn bytes_of(&self, clusters: &Range<u64>) -> Range<u64> {
+        let shift = self.refcounts.layout.cluster_shift;
+        clusters.start << shift..clusters.end << shift
+    }
+
+    /// Makes `cluster`, which no block counts, the block that counts it.
+    fn add_block(
+        &mut self,
+        tables: &mut Tables,
+        storage: &dyn Storage,
+        cluster: u64,
+    ) -> Result<()> {
+        let layout = self.refcounts.layout;
+        let index = cluster >> layout.block_shift();
+        if index >= self.refcounts.n_blocks {
+            return self.grow_table(tables, storage);
+        }
+        let offset = cluster << layout.cluster_shift;
+        self.refuse_protected(offset..offset + layout.cluster_bytes())?;
+        storage.write_at(offset, &vec![0; layout.cluster_bytes() as usize])?;
+        tables.forget(offset, layout.cluster_bytes());
+        tables.write_u64(
+            self.refcounts.entry_offset(index),
+            offset,
+            Class::RefcountTable,
+        )?;
+        self.refcounts.set(tables, cluster, 1)
+    }
+
+    /// Moves the refcount table to a larger place: the first clusters that it could not count,
+    /// followed by the blocks that count them. On stable storage before anything depends on it.
+    fn grow_table(&mut self, tables: &mut Tables, storage: &dyn Storage) -> Result<()> {
+        let layout = self.refcounts.layout;
+        let (old, n_old) = (self.refcounts.table_offset, self.refcounts.n_blocks);
+        let old_len = n_old * 8;
+        let n_table = (old_len >> layout.cluster_shift) * 3 / 2 + 1;
+        let len = n_table << layout.cluster_shift;
+        if len > MAX_REFCOUNT_TABLE_BYTES {
+            return Err(Error::new(
+                hako_block::ErrorKind::NoSpace,
+                "the refcount table cannot grow any more",
+            ));
+        }
+        let n_counted = 1_u64 << layout.block_shift();
+        let n_blocks = n_table.div_ceil(n_counted - 1).max(1);
+        let start = (n_old << layout.block_shift()) << layout.cluster_shift;
+        let mut bytes = Vec::with_capacity((len + (n_blocks << layout.cluster_shift)) as usize);
+        while (bytes.len() as u64) < old_len {
+            let page = tables.tail(old + bytes.len() as u64)?;
+            let rest = usize::try_from(old_len).unwrap_or(usize::MAX) - bytes.len();
+            if page.is_empty() {
+                return Err(
+                    Error::corrupt("refcount table", "past the end of the file").at_byte(old)
+                );
+            }
+            bytes.extend_from_slice(&page[..page.len().min(rest)]);
+        }
+        for index in 0..n_blocks {
+            bytes.extend((start + len + (index << layout.cluster_shift)).to_be_bytes());
+        }
+        bytes.resize(len as usize, 0);
+        bytes.resize(bytes.len() + (n_blocks << layout.cluster_shift) as usize, 0);
+        count_first(
+            &mut bytes[len as usize..],
+            n_table + n_blocks,
+            layout.refcount_order,
+        );
+        self.refuse_protected(start..start + bytes.len() as u64)?;
+        storage.write_at(start, &bytes)?;
+        tables.write_back(Class::Refcounts)?;
+        storage.sync()?;
+        let mut field = start.to_be_bytes().to_vec();
+        field.extend((n_table as u32).to_be_bytes());
+        storage.write_at(REFCOUNT_TABLE_FIELD, &field)?;
+        storage.sync()?;
+        tables.forget(old, old_len);
+        tables.forget(start, bytes.len() as u64);
+        self.protected.retain(|range| range.start != old);
+        self.protected.push(start..start + len);
+        self.release(old..old + old_len);
+        self.refcounts.table_offset = start;
+        self.refcounts.n_blocks = len / 8;
+        Ok(())
+    }
+}
+
+/// Sets the first `n` counts of a block to one.
+fn count_first(block: &mut [u8], n: u64, order: u32) {
+    for index in 0..n {
+        let bits = index << order;
+        let (byte, bit) = if order < 3 {
+            (bits / 8, bits % 8)
+        } else {
+            (bits / 8 + (1 << (order - 3)) - 1, 0)
+        };
+        if let Some(byte) = block.get_mut(byte as usize) {
+            *byte |= 1 << bit;
+        }
+    }
+}
