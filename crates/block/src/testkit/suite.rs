@@ -114,10 +114,13 @@ fn wide_disk(subject: &dyn Subject, geometry: Geometry, seed: u64) {
     let folder = FaultFolder::default();
     let name = main_name(subject);
     let sink = subject.create(&folder, &name, size, None).expect("creates");
+    let mut free = 0;
     let mut windows: Vec<(u64, Vec<u8>)> = [0, 2047 << 20, 2 << 30, 4 << 30]
         .into_iter()
         .map(|middle: u64| {
-            let start = middle.saturating_sub(unit) / unit * unit;
+            // With large units the windows around 2047 MiB and 2 GiB would overlap.
+            let start = (middle.saturating_sub(unit) / unit * unit).max(free);
+            free = start + 2 * unit;
             (start, rng.bytes(2 * unit as usize))
         })
         .collect();
