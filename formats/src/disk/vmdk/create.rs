@@ -9,6 +9,7 @@ use hako_block::{Error, ParentLink, Result, SECTOR_BYTES, Sink, Storage};
 use super::create_type::{CREATE_TYPES, canonical};
 use super::descriptor::MAX_DESCRIPTOR_BYTES;
 use super::layout::MAX_EXTENTS;
+use super::stream::{StreamCreate, StreamSink};
 use super::template::{DEFAULT_HW_VERSION, Template};
 use crate::disk::raw::RawSink;
 use crate::disk::{Allocation, Compression, CreateArgs};
@@ -94,9 +95,8 @@ pub fn stream(args: CreateArgs<'_>) -> Result<Box<dyn Sink>> {
     args.options.refuse_others(&format, variant.options())?;
     check_request(variant, &args)?;
     match variant {
-        Variant::MonolithicSparse | Variant::StreamOptimized => {
-            Err(Error::unsupported("sparse targets"))
-        }
+        Variant::MonolithicSparse => Err(Error::unsupported("sparse targets")),
+        Variant::StreamOptimized => stream_optimized(args),
         _ => Ok(Box::new(ExtentsSink::new(variant, args)?)),
     }
 }
@@ -184,6 +184,28 @@ fn descriptor_text(
         ));
     }
     Ok(text)
+}
+
+fn stream_optimized(args: CreateArgs<'_>) -> Result<Box<dyn Sink>> {
+    if args.options.compression == Some(Compression::None) {
+        return Err(Error::invalid("VMDK streamOptimized is always compressed"));
+    }
+    let variant = Variant::StreamOptimized;
+    // What is written to a pipe has no name yet.
+    let name = match args.name.as_str() {
+        "" | "-" => "disk.vmdk",
+        name => name,
+    };
+    let n_sectors = args.virtual_size / SECTOR_BYTES;
+    let line = format!("RDONLY {n_sectors} SPARSE \"{name}\"");
+    let descriptor = descriptor_text(variant, &args, &[line])?;
+    let sink = StreamSink::new(StreamCreate {
+        storage: args.storage,
+        capacity_bytes: args.virtual_size,
+        descriptor: descriptor.into_bytes(),
+        level: args.options.level,
+    })?;
+    Ok(Box::new(sink))
 }
 
 /// Writes an image of a text descriptor and extent files, one extent after the other.

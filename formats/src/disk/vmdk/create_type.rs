@@ -26,8 +26,8 @@ pub static CREATE_TYPES: &[Subformat] = &[
         "a descriptor and NAME-flat.vmdk: what ESXi takes",
     ),
     Subformat {
-        create: false,
-        pipe: false,
+        create: true,
+        pipe: true,
         ..read_only("streamOptimized", "compressed; what goes into an OVA")
     },
     writable("vmfsThin", false, ""),

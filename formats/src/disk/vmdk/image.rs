@@ -11,6 +11,7 @@ use super::extent_line::{ExtentAccess, ExtentLine};
 use super::flat::{FlatArgs, FlatExtent, ZeroExtent};
 use super::info::describe;
 use super::layout::{Home, Layout, Source};
+use super::stream::{self, StreamArgs};
 use crate::disk::OpenArgs;
 
 /// An open VMDK: one layer.
@@ -46,7 +47,8 @@ impl VmdkImage {
         Self::from_layout(Layout::find(args)?, args)
     }
 
-    fn from_layout(layout: Layout, args: &OpenArgs) -> Result<Self> {
+    /// Opens the parts of a layout.
+    pub fn from_layout(layout: Layout, args: &OpenArgs) -> Result<Self> {
         let Layout {
             descriptor,
             home,
@@ -218,7 +220,12 @@ fn open_source(
             access,
             salvage: args.salvage,
         })?),
-        Source::Hosted(..) | Source::Stream(..) | Source::Cowd(..) | Source::SeSparse(..) => {
+        Source::Stream(storage, header) => stream::open(StreamArgs {
+            storage,
+            header,
+            salvage: args.salvage,
+        })?,
+        Source::Hosted(..) | Source::Cowd(..) | Source::SeSparse(..) => {
             return Err(Error::unsupported("sparse extents"));
         }
     })

@@ -35,7 +35,7 @@ use marker::GRAIN_MARKER_BYTES;
 use tables::{Grain, Index, TABLE_ENTRIES, Table, Tables};
 
 pub use check::check;
-pub use sink::{DEFAULT_LEVEL, MAX_LEVEL, StreamCreate, StreamSink};
+pub use sink::{StreamCreate, StreamSink};
 
 /// Grain tables read in one call of `next_extent`: 2 MiB of them, 32 GiB of disk.
 const MAX_TABLES_PER_WALK: u32 = 1024;
