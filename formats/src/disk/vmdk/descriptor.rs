@@ -131,9 +131,8 @@ impl Descriptor {
     /// a change track, stale from now on, is no longer named. Every other byte stays.
     pub fn with_content_id(&self, id: u32) -> Vec<u8> {
         let mut edits = self.content_id_edits(&format!("{id:08x}"));
-        if let Some(entry) = self.entry("changetrackpath") {
-            edits.push((entry.line.clone(), Vec::new()));
-        }
+        let stale = self.stale_lines();
+        edits.extend(stale.map(|entry| (entry.line.clone(), Vec::new())));
         self.edited(edits)
     }
 
@@ -144,7 +143,7 @@ impl Descriptor {
         let digits = format!("{id:08x}");
         let n_digits = self.content_id_digits().len();
         let mut edits = self.content_id_edits(&digits[8 - n_digits..]);
-        if let Some(entry) = self.entry("changetrackpath") {
+        for entry in self.stale_lines() {
             let line = &self.text[entry.line.clone()];
             let len = line.trim_ascii_end().len();
             let mut comment = vec![b' '; len];
@@ -169,6 +168,12 @@ impl Descriptor {
             0
         };
         entry.value.start + prefix..entry.value.end
+    }
+
+    /// Lines that a change of content makes false.
+    fn stale_lines(&self) -> impl Iterator<Item = &Entry> {
+        let entries = self.entries.iter();
+        entries.filter(|entry| entry.key == "changetrackpath")
     }
 
     fn content_id_edits(&self, digits: &str) -> Vec<(Range<usize>, Vec<u8>)> {

@@ -550,3 +550,38 @@ fn options_reach_the_descriptor_and_wrong_ones_are_refused() {
         );
     }
 }
+
+#[test]
+fn damaged_descriptors_never_panic() {
+    let text = format!(
+        "\u{feff}{HEAD}encoding=\"GBK\"\nchangeTrackPath=\"x\"\nRW 8 FLAT \"a\" 0 partitionUUID x\nRW 8 ZERO\nddb.longContentID = \"aaaaaaaabbbbbbbbcccccccc12345678\"\n"
+    );
+    let mut state = 7u32;
+    let mut random = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as usize
+    };
+    for _ in 0..20_000 {
+        let mut bytes = text.clone().into_bytes();
+        for _ in 0..1 + random() % 4 {
+            let at = random() % bytes.len();
+            match random() % 3 {
+                0 => bytes[at] = random() as u8,
+                1 => drop(bytes.remove(at)),
+                _ => bytes.insert(at, b"\"= \n\r\0#8x"[random() % 9]),
+            }
+        }
+        let Ok(descriptor) = super::descriptor::Descriptor::parse(&bytes) else {
+            continue;
+        };
+        let in_place = descriptor.with_content_id_in_place(0x89ab_cdef);
+        assert_eq!(in_place.len(), descriptor.text().len());
+        let edited = descriptor.with_content_id(0x89ab_cdef);
+        let again = super::descriptor::Descriptor::parse(&edited).unwrap();
+        assert_eq!(again.extents(), descriptor.extents());
+        if descriptor.content_id().is_some() {
+            assert_eq!(again.content_id(), Some(0x89ab_cdef));
+        }
+        assert!(again.value("changetrackpath").is_none());
+    }
+}
