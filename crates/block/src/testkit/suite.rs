@@ -124,6 +124,7 @@ fn wide_disk(subject: &dyn Subject, geometry: Geometry, seed: u64) {
             (start, rng.bytes(2 * unit as usize))
         })
         .collect();
+    windows.dedup_by(|next, window| next.0 < window.0 + window.1.len() as u64);
     let last = (size - 1) / unit * unit;
     windows.push((last, rng.bytes((size - last) as usize)));
     let pieces: Vec<_> = windows
