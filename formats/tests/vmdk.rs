@@ -247,7 +247,7 @@ fn every_variant_of_qemu_img_is_read_and_checks_clean() {
         "twoGbMaxExtentFlat",
         "streamOptimized",
         "monolithicSparse,zeroed_grain=on",
-        "monolithicSparse,compat6,hwversion=7,adapter_type=lsilogic",
+        "monolithicSparse,compat6,adapter_type=lsilogic",
     ] {
         let file = format!("{}.vmdk", name.split(',').next().unwrap());
         let option = format!("subformat={name}");
@@ -302,6 +302,148 @@ fn writable_variants_of_qemu_img_are_written_in_place() {
             folder.path(),
         );
     }
+}
+
+fn link(path: &Path, name: &str) -> ParentLink {
+    ParentLink {
+        name: name.to_owned(),
+        format: Some("vmdk".to_owned()),
+        content_id: open(path).unwrap().chain.info().content_id,
+    }
+}
+
+#[test]
+fn qemu_img_reads_our_overlays_and_zeros_in_them_hide_the_parent() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut disk = pattern();
+    let base = folder.path().join("base.vmdk");
+    write_image(&base, &disk, subformat("monolithicSparse"), None);
+    disk[5000..9000].fill(9);
+    disk[20 << 20..21 << 20].fill(0);
+    disk[SIZE as usize - 512..].fill(8);
+    std::fs::write(folder.path().join("new.raw"), &disk).unwrap();
+    for name in ["monolithicSparse", "twoGbMaxExtentSparse"] {
+        let file = format!("{name}-top.vmdk");
+        let top = folder.path().join(&file);
+        let parent = Some(link(&base, "base.vmdk"));
+        write_image(&top, &vec![0; SIZE as usize], subformat(name), parent);
+        let opened = open_for_writing(&top).unwrap();
+        assert_eq!(opened.layers.len(), 2);
+        opened.chain.write_at(5000, &[9; 4000]).unwrap();
+        opened.chain.write_zeroes(20 << 20..21 << 20).unwrap();
+        opened.chain.write_at(SIZE - 512, &[8; 512]).unwrap();
+        opened.chain.flush().unwrap();
+        drop(opened);
+        assert!(
+            read_all(&open(&top).unwrap().chain) == disk,
+            "{name} reads differently"
+        );
+        qemu_img(
+            &["compare", "-f", "vmdk", "-F", "raw", &file, "new.raw"],
+            folder.path(),
+        );
+    }
+}
+
+#[test]
+fn overlays_of_qemu_img_are_read_and_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut disk = pattern();
+    std::fs::write(folder.path().join("disk.raw"), &disk).unwrap();
+    qemu_img(
+        &["convert", "-O", "vmdk", "disk.raw", "base.vmdk"],
+        folder.path(),
+    );
+    qemu_img(
+        &[
+            "create",
+            "-f",
+            "vmdk",
+            "-b",
+            "base.vmdk",
+            "-F",
+            "vmdk",
+            "top.vmdk",
+        ],
+        folder.path(),
+    );
+    let top = folder.path().join("top.vmdk");
+    let opened = open_for_writing(&top).unwrap();
+    assert!(read_all(&opened.chain) == disk);
+    disk[70_000..80_000].fill(4);
+    opened.chain.write_at(70_000, &[4; 10_000]).unwrap();
+    opened.chain.flush().unwrap();
+    drop(opened);
+    std::fs::write(folder.path().join("new.raw"), &disk).unwrap();
+    qemu_img(
+        &["compare", "-f", "vmdk", "-F", "raw", "top.vmdk", "new.raw"],
+        folder.path(),
+    );
+}
+
+#[test]
+fn renamed_image_uses_itself_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["monolithicSparse", "streamOptimized"] {
+        let path = folder.path().join("old.vmdk");
+        write_image(&path, &pattern(), subformat(name), None);
+        let renamed = folder.path().join(format!("{name}.vmdk"));
+        std::fs::rename(&path, &renamed).unwrap();
+        // Something else under the old name must not be taken for the extent.
+        std::fs::write(&path, b"KDMV").unwrap();
+        let opened = open(&renamed).unwrap();
+        assert!(read_all(&opened.chain) == pattern(), "{name}");
+        let odd = &opened.chain.info().oddities;
+        assert!(odd.iter().any(|odd| odd.contains("renamed")), "{odd:?}");
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn first_write_changes_an_embedded_descriptor_in_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.vmdk");
+    write_image(&path, &pattern(), subformat("monolithicSparse"), None);
+    let text = |path: &Path| std::fs::read(path).unwrap()[512..21 * 512].to_vec();
+    // A change track, as VMware adds it, must not be believed after the write.
+    let old = String::from_utf8(text(&path)).unwrap();
+    let track = "\n# Change Tracking File\nchangeTrackPath=\"disk-ctk.vmdk\"\n";
+    let edited = format!("{}{track}", old.trim_end_matches('\0'));
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[512..512 + edited.len()].copy_from_slice(edited.as_bytes());
+    std::fs::write(&path, &bytes).unwrap();
+    let before = open(&path).unwrap().chain.info().content_id.unwrap();
+    let opened = open_for_writing(&path).unwrap();
+    opened.chain.flush().unwrap();
+    assert!(
+        text(&path).starts_with(edited.as_bytes()),
+        "opening alone changes nothing"
+    );
+    opened.chain.write_at(0, &[1]).unwrap();
+    opened.chain.flush().unwrap();
+    let after = open_chain_info(&path);
+    let new = String::from_utf8(text(&path)).unwrap();
+    let blank = format!(
+        "#{}",
+        " ".repeat("changeTrackPath=\"disk-ctk.vmdk\"".len() - 1)
+    );
+    let expected = edited
+        .replace(&format!("{before:08x}"), &format!("{after:08x}"))
+        .replace("changeTrackPath=\"disk-ctk.vmdk\"", &blank);
+    assert_ne!(before, after);
+    assert_eq!(new.trim_end_matches('\0'), expected);
+}
+
+/// The content ID, read although a writer has the image open.
+fn open_chain_info(path: &Path) -> u32 {
+    let mut options = OpenOptions::default();
+    options.rules.no_lock = true;
+    open_chain(path, &options)
+        .unwrap()
+        .chain
+        .info()
+        .content_id
+        .unwrap()
 }
 
 #[test]

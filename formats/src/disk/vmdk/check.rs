@@ -2,6 +2,7 @@
 
 use hako_block::{Access, BlockImage, ErrorKind, Result};
 
+use super::hosted::{self, HostedArgs};
 use super::image::VmdkImage;
 use super::layout::{Layout, Source};
 use super::stream::{self, StreamArgs};
@@ -46,8 +47,17 @@ pub fn check(args: &CheckArgs) -> Result<Findings> {
     Ok(findings)
 }
 
-fn check_source(source: &Source, _has_parent: bool, findings: &mut Findings) -> Result<()> {
+fn check_source(source: &Source, has_parent: bool, findings: &mut Findings) -> Result<()> {
     match source {
+        Source::Hosted(storage, header) => hosted::check(
+            HostedArgs {
+                storage: storage.clone(),
+                header: header.clone(),
+                access: Access::ReadOnly,
+                has_parent,
+            },
+            findings,
+        ),
         Source::Stream(storage, header) => stream::check(
             StreamArgs {
                 storage: storage.clone(),

@@ -8,6 +8,7 @@ use hako_block::{Error, ParentLink, Result, SECTOR_BYTES, Sink, Storage};
 
 use super::create_type::{CREATE_TYPES, canonical};
 use super::descriptor::MAX_DESCRIPTOR_BYTES;
+use super::hosted::{HostedCreate, HostedSink};
 use super::layout::MAX_EXTENTS;
 use super::stream::{StreamCreate, StreamSink};
 use super::template::{DEFAULT_HW_VERSION, Template};
@@ -95,7 +96,7 @@ pub fn stream(args: CreateArgs<'_>) -> Result<Box<dyn Sink>> {
     args.options.refuse_others(&format, variant.options())?;
     check_request(variant, &args)?;
     match variant {
-        Variant::MonolithicSparse => Err(Error::unsupported("sparse targets")),
+        Variant::MonolithicSparse => monolithic_sparse(args),
         Variant::StreamOptimized => stream_optimized(args),
         _ => Ok(Box::new(ExtentsSink::new(variant, args)?)),
     }
@@ -123,6 +124,11 @@ fn check_request(variant: Variant, args: &CreateArgs<'_>) -> Result<()> {
         return Err(Error::invalid(format!(
             "a grain of {unit} bytes (a power of two from 4 KiB to 1 MiB)"
         )));
+    }
+    if args.parent.is_some() && args.options.allocation != Allocation::Thin {
+        return Err(Error::invalid(
+            "an overlay is always thin: what it stores hides its parent",
+        ));
     }
     check_name(&args.name)?;
     args.parent
@@ -184,6 +190,21 @@ fn descriptor_text(
         ));
     }
     Ok(text)
+}
+
+fn monolithic_sparse(args: CreateArgs<'_>) -> Result<Box<dyn Sink>> {
+    let n_sectors = args.virtual_size / SECTOR_BYTES;
+    let line = format!("RW {n_sectors} SPARSE \"{}\"", args.name);
+    let descriptor = descriptor_text(Variant::MonolithicSparse, &args, &[line])?;
+    let sink = HostedSink::new(HostedCreate {
+        storage: args.storage,
+        capacity_bytes: args.virtual_size,
+        grain_bytes: args.options.unit_bytes.unwrap_or(DEFAULT_GRAIN_BYTES),
+        descriptor: Some(descriptor.into_bytes()),
+        zeroed_grains: args.parent.is_some(),
+        allocation: args.options.allocation,
+    })?;
+    Ok(Box::new(sink))
 }
 
 fn stream_optimized(args: CreateArgs<'_>) -> Result<Box<dyn Sink>> {
@@ -296,7 +317,14 @@ impl ExtentPlan {
         let len = extent.range.end - extent.range.start;
         let storage = Arc::clone(&extent.storage);
         match self.grain_bytes {
-            Some(_) => Err(Error::unsupported("sparse targets")),
+            Some(grain_bytes) => Ok(Box::new(HostedSink::new(HostedCreate {
+                storage,
+                capacity_bytes: len,
+                grain_bytes,
+                descriptor: None,
+                zeroed_grains: self.zeroed_grains,
+                allocation: self.allocation,
+            })?)),
             None => Ok(Box::new(RawSink::new(storage, len, self.allocation)?)),
         }
     }

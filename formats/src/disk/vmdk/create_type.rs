@@ -6,12 +6,12 @@ use crate::disk::Subformat;
 pub static CREATE_TYPES: &[Subformat] = &[
     writable(
         "monolithicSparse",
-        false,
+        true,
         "one file with its descriptor; zeroed grains, overlays",
     ),
     writable(
         "twoGbMaxExtentSparse",
-        false,
+        true,
         "split every 2047 MiB as VMware does; overlays",
     ),
     writable("monolithicFlat", true, "a descriptor and NAME-flat.vmdk"),

@@ -9,6 +9,7 @@ use hako_block::{Access, BlockImage, Error, Extent, ImageInfo, ParentLink, Resul
 use super::content_id::ContentMark;
 use super::extent_line::{ExtentAccess, ExtentLine};
 use super::flat::{FlatArgs, FlatExtent, ZeroExtent};
+use super::hosted::{self, HostedArgs};
 use super::info::describe;
 use super::layout::{Home, Layout, Source};
 use super::stream::{self, StreamArgs};
@@ -59,7 +60,7 @@ impl VmdkImage {
         let mut parts = Vec::with_capacity(planned.len());
         let mut start = 0u64;
         for planned in planned {
-            let image = open_source(planned.source, &planned.line, planned.len, args)?;
+            let image = open_source(planned.source, &planned.line, parent.is_some(), args)?;
             check_capacity(&*image, &planned.line, planned.len, &mut oddities)?;
             let alone = matches!(home, Home::Embedded { .. });
             oddities.extend(
@@ -204,9 +205,10 @@ impl BlockImage for VmdkImage {
 fn open_source(
     source: Source,
     line: &ExtentLine,
-    len: u64,
+    has_parent: bool,
     args: &OpenArgs,
 ) -> Result<Box<dyn BlockImage>> {
+    let len = line.n_sectors * SECTOR_BYTES;
     let access = match line.access {
         ExtentAccess::ReadWrite => args.access,
         _ => Access::ReadOnly,
@@ -225,7 +227,13 @@ fn open_source(
             header,
             salvage: args.salvage,
         })?,
-        Source::Hosted(..) | Source::Cowd(..) | Source::SeSparse(..) => {
+        Source::Hosted(storage, header) => hosted::open(HostedArgs {
+            storage,
+            header,
+            access,
+            has_parent,
+        })?,
+        Source::Cowd(..) | Source::SeSparse(..) => {
             return Err(Error::unsupported("sparse extents"));
         }
     })

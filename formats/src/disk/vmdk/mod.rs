@@ -16,7 +16,7 @@ mod descriptor;
 mod extent_line;
 mod flat;
 pub mod header;
-pub mod hosted;
+mod hosted;
 mod image;
 mod info;
 #[allow(dead_code, reason = "the sparse drivers land next")]
