@@ -6,6 +6,7 @@ use super::hosted::{self, HostedArgs};
 use super::image::VmdkImage;
 use super::layout::{Layout, Source};
 use super::stream::{self, StreamArgs};
+use super::{cowd, sesparse};
 use crate::disk::{CheckArgs, Findings, Severity};
 
 /// Checks one layer. Nothing is changed, whatever the access.
@@ -66,6 +67,8 @@ fn check_source(source: &Source, has_parent: bool, findings: &mut Findings) -> R
             },
             findings,
         ),
-        _ => Ok(()),
+        Source::Cowd(storage) => cowd::check(storage.clone(), findings),
+        Source::SeSparse(storage) => sesparse::check(storage.clone(), findings),
+        Source::Flat { .. } | Source::Zeros => Ok(()),
     }
 }

@@ -216,7 +216,7 @@ fn after_header(sector: u64) -> Result<Option<u64>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::disk::vmdk::testing::{assert_same_in_qemu, findings_of, read_all};
     use hako_block::{ExtentKind, MemoryStorage};
@@ -237,7 +237,7 @@ mod tests {
 
     /// A disk of four tables, the second not there, with its content. Grains 0, 1 and 3 stand in
     /// one row, 2 elsewhere, the last one is partial.
-    fn sample() -> (Vec<u8>, Vec<u8>) {
+    pub(in crate::disk::vmdk) fn sample() -> (Vec<u8>, Vec<u8>) {
         let mut file = Vec::new();
         put(&mut file, 0, &MAGIC);
         for (byte, value) in [

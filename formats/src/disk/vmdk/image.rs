@@ -13,6 +13,7 @@ use super::hosted::{self, HostedArgs};
 use super::info::describe;
 use super::layout::{Home, Layout, Source};
 use super::stream::{self, StreamArgs};
+use super::{cowd, sesparse};
 use crate::disk::OpenArgs;
 
 /// An open VMDK: one layer.
@@ -233,9 +234,8 @@ fn open_source(
             access,
             has_parent,
         })?,
-        Source::Cowd(..) | Source::SeSparse(..) => {
-            return Err(Error::unsupported("sparse extents"));
-        }
+        Source::Cowd(storage) => cowd::open(storage)?,
+        Source::SeSparse(storage) => sesparse::open(storage)?,
     })
 }
 

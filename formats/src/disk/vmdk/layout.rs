@@ -11,7 +11,7 @@ use super::create_type::canonical;
 use super::descriptor::{Descriptor, MAX_DESCRIPTOR_BYTES, looks_like_descriptor};
 use super::extent_line::{ExtentAccess, ExtentLine, ExtentType};
 use super::header::{HEADER_BYTES, MAGIC, SparseHeader};
-use super::{COWD_MAGIC, SESPARSE_MAGIC};
+use super::{cowd, sesparse};
 use crate::disk::OpenArgs;
 use crate::open::descriptor_name;
 
@@ -102,7 +102,7 @@ impl Layout {
         if head.starts_with(&MAGIC) {
             return Self::embedded(args, &head);
         }
-        if head.starts_with(&COWD_MAGIC) || head.starts_with(&SESPARSE_MAGIC) {
+        if head.starts_with(&cowd::MAGIC) || head.starts_with(&sesparse::MAGIC) {
             return Err(extent_alone(args));
         }
         if !looks_like_descriptor(&head) {
@@ -351,10 +351,10 @@ fn decode_header(head: &[u8]) -> Result<SparseHeader> {
 fn sniff_sparse(storage: Arc<dyn Storage>) -> Result<Source> {
     let mut head = vec![0; storage.len_bytes()?.min(HEADER_BYTES as u64) as usize];
     storage.read_at(0, &mut head)?;
-    if head.starts_with(&COWD_MAGIC) {
+    if head.starts_with(&cowd::MAGIC) {
         return Ok(Source::Cowd(storage));
     }
-    if head.starts_with(&SESPARSE_MAGIC) {
+    if head.starts_with(&sesparse::MAGIC) {
         return Ok(Source::SeSparse(storage));
     }
     let header = decode_header(&head).map_err(|error| error.in_file(storage.name()))?;

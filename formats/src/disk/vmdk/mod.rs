@@ -6,23 +6,21 @@
 //! files ([`flat`]) and the sparse kinds.
 
 mod check;
-pub(crate) mod claims;
+mod claims;
 mod content_id;
-pub mod cowd;
-#[allow(dead_code, reason = "the sparse sinks land next")]
+mod cowd;
 mod create;
 mod create_type;
 mod descriptor;
 mod extent_line;
 mod flat;
-pub mod header;
+mod header;
 mod hosted;
 mod image;
 mod info;
-#[allow(dead_code, reason = "the sparse drivers land next")]
 mod layout;
-pub mod sesparse;
-pub mod stream;
+mod sesparse;
+mod stream;
 mod template;
 #[cfg(test)]
 mod testing;
@@ -34,10 +32,6 @@ use hako_block::{BlockImage, Result, Sink};
 
 use super::{CheckArgs, CreateArgs, DiskFormat, Findings, OpenArgs, Subformat};
 
-/// First bytes of an ESX delta.
-const COWD_MAGIC: [u8; 4] = *b"COWD";
-/// First bytes of a space-efficient ESX delta: 0xcafebabe, as a 64-bit number.
-const SESPARSE_MAGIC: [u8; 8] = 0xcafe_babe_u64.to_le_bytes();
 /// Where before the end of a streamOptimized file its footer begins.
 const FOOTER_FROM_END: usize = 1024;
 
@@ -63,8 +57,8 @@ impl DiskFormat for Vmdk {
             .checked_sub(FOOTER_FROM_END)
             .and_then(|at| tail.get(at..));
         head.starts_with(&header::MAGIC)
-            || head.starts_with(&COWD_MAGIC)
-            || head.starts_with(&SESPARSE_MAGIC)
+            || head.starts_with(&cowd::MAGIC)
+            || head.starts_with(&sesparse::MAGIC)
             || descriptor::looks_like_descriptor(head)
             || footer.is_some_and(|footer| footer.starts_with(&header::MAGIC))
     }

@@ -269,7 +269,7 @@ fn damaged(what: String) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::disk::vmdk::testing::{assert_same_in_qemu, findings_of, read_all};
     use hako_block::{ExtentKind, MemoryStorage};
@@ -288,7 +288,7 @@ mod tests {
     }
 
     /// A disk of four tables, the second not there, with its content.
-    fn sample() -> (Vec<u8>, Vec<u8>) {
+    pub(in crate::disk::vmdk) fn sample() -> (Vec<u8>, Vec<u8>) {
         let mut file = vec![0; (GRAINS * 512 + 4100 * 4096) as usize];
         for (byte, value) in [
             (0, 0xcafe_babe),

@@ -585,3 +585,39 @@ fn damaged_descriptors_never_panic() {
         assert!(again.value("changetrackpath").is_none());
     }
 }
+
+#[test]
+fn esx_deltas_open_through_their_descriptor_and_never_for_writing() {
+    for (kind, (file, disk)) in [
+        ("VMFSSPARSE", super::cowd::tests::sample()),
+        ("SESPARSE", super::sesparse::tests::sample()),
+    ] {
+        let folder = MemoryFolder::default();
+        folder.insert("d", Arc::new(MemoryStorage::new("d", file)));
+        let line = format!("RW {} {kind} \"d\"\n", disk.len() / 512);
+        put(&folder, format!("{HEAD}{line}").as_bytes());
+        let image = Vmdk
+            .open(args(&folder, "disk.vmdk", Access::ReadOnly))
+            .unwrap_or_else(|error| panic!("{kind}: {error}"));
+        assert!(super::testing::read_all(&*image) == disk, "{kind}");
+        let error = refusal(Vmdk.open(args(&folder, "disk.vmdk", Access::ReadWrite)));
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        let error = refusal(Vmdk.open(args(&folder, "d", Access::ReadOnly)));
+        assert!(error.hint_text().unwrap().contains("descriptor"), "{error}");
+        let longer = format!("{HEAD}RW {} {kind} \"d\"\n", disk.len() / 512 + 1);
+        put(&folder, longer.as_bytes());
+        let error = refusal(Vmdk.open(args(&folder, "disk.vmdk", Access::ReadOnly)));
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+    }
+}
+
+#[test]
+fn sparse_file_named_twice_is_refused() {
+    let folder = MemoryFolder::default();
+    let (file, disk) = super::cowd::tests::sample();
+    folder.insert("d", Arc::new(MemoryStorage::new("d", file)));
+    let line = format!("RW {} VMFSSPARSE \"d\"\n", disk.len() / 512);
+    put(&folder, format!("{HEAD}{line}{line}").as_bytes());
+    let error = refusal(Vmdk.open(args(&folder, "disk.vmdk", Access::ReadOnly)));
+    assert!(error.to_string().contains("same sparse file"), "{error}");
+}
