@@ -103,7 +103,8 @@ impl StreamImage {
         self.header.n_grains()
     }
 
-    /// Returns the grains from `grain` on, to the end of their table at most, that are alike.
+    /// Returns the grains from `grain` on, to the end of their table at most, that are alike. An
+    /// entry that is damaged ends the run before it; only as the first it is an error.
     fn run_in_table(&self, grain: u64) -> Result<Run> {
         let (number, at) = split(grain);
         let in_table = (TABLE_ENTRIES - at) as u64;
@@ -124,11 +125,10 @@ impl StreamImage {
             n_tables_read: 1,
         };
         for at in (at + 1..TABLE_ENTRIES).take(most as usize - 1) {
-            let next = self.tables.grain(number, &table, at)?;
-            if !self.continues(run.last, next) {
-                break;
+            match self.tables.grain(number, &table, at) {
+                Ok(next) if self.continues(run.last, next) => run.last = next,
+                _ => break,
             }
-            run.last = next;
             run.n_grains += 1;
         }
         Ok(run)
@@ -153,13 +153,14 @@ impl StreamImage {
             if next_grain >= self.n_grains() || split(next_grain).1 != 0 {
                 break;
             }
-            let next = self.run_in_table(next_grain)?;
-            if !self.continues(run.last, next.first) {
-                break;
+            match self.run_in_table(next_grain) {
+                Ok(next) if self.continues(run.last, next.first) => {
+                    run.n_tables_read += next.n_tables_read;
+                    run.last = next.last;
+                    run.n_grains += next.n_grains;
+                }
+                _ => break,
             }
-            run.n_tables_read += next.n_tables_read;
-            run.last = next.last;
-            run.n_grains += next.n_grains;
         }
         Ok(run)
     }

@@ -328,6 +328,65 @@ fn cut_anywhere_it_is_refused_and_salvaged() {
 }
 
 #[test]
+fn directory_named_by_the_header_is_taken_from_there() {
+    let content = content();
+    let mut file = write_stream(&content);
+    let gd_field = file.len() - 1024 + 56;
+    file.copy_within(gd_field..gd_field + 8, 56);
+    assert!(read_all(&*open_bytes(&file, false).unwrap()).unwrap() == content);
+    assert_eq!(findings_of(&file).list, []);
+    let cut = &file[..file.len() / 2];
+    let error = open_bytes(cut, false).err().unwrap();
+    assert!(error.to_string().contains("grain directory: "), "{error}");
+    assert!(open_bytes(cut, true).is_ok());
+}
+
+#[test]
+fn footer_is_right_where_it_differs_from_the_header() {
+    let mut file = write_stream(&[7; 3 * GRAIN]);
+    file[12] = 0;
+    let image = open_bytes(&file, false).unwrap();
+    assert_eq!(image.info().virtual_size, 3 * GRAIN as u64);
+    let oddities = image.info().oddities.join("");
+    assert!(
+        oddities.contains("capacity of 384 sectors, but the header has 256"),
+        "{oddities}"
+    );
+    assert_eq!(findings_of(&file).n_corruptions, 1);
+}
+
+#[test]
+fn plain_deflate_is_read_though_nobody_writes_it() {
+    let content: Vec<u8> = (0..GRAIN).map(|at| (at / 300) as u8).collect();
+    let mut file = write_stream(&content);
+    let mut packed = vec![0; GRAIN];
+    let level = libdeflater::CompressionLvl::default();
+    let mut compressor = libdeflater::Compressor::new(level);
+    let len = compressor.deflate_compress(&content, &mut packed).unwrap();
+    let data = 128 * 512 + GRAIN_MARKER_BYTES;
+    file[data - 4..data].copy_from_slice(&(len as u32).to_le_bytes());
+    file[data..data + len].copy_from_slice(&packed[..len]);
+    assert!(read_all(&*open_bytes(&file, false).unwrap()).unwrap() == content);
+}
+
+#[test]
+fn damaged_entry_ends_the_run_before_it() {
+    let mut file = write_stream(&[7; 8 * GRAIN]);
+    let gd = header_of(&MemoryStorage::new("", file[file.len() - 1024..].to_vec()));
+    let gd = gd.unwrap().gd_sector as usize * 512;
+    let gt = u32::from_le_bytes(file[gd..gd + 4].try_into().unwrap()) as usize * 512;
+    file[gt + 12..gt + 16].fill(0xff);
+    let image = open_bytes(&file, false).unwrap();
+    assert_eq!(image.next_extent(0).unwrap().len, 3 * GRAIN as u64);
+    let error = image.next_extent(3 * GRAIN as u64).unwrap_err();
+    assert!(
+        error.to_string().contains("grain table 0, entry 3: "),
+        "{error}"
+    );
+    image.read_at(4 * GRAIN as u64, &mut [0; 512]).unwrap();
+}
+
+#[test]
 fn salvage_of_a_whole_file_changes_nothing() {
     let content = content();
     let image = open_bytes(&write_stream(&content), true).unwrap();
