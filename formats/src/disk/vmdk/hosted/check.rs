@@ -3,10 +3,11 @@
 
 use std::ops::Range;
 
-use hako_block::{Error, ErrorKind, Result, SECTOR_BYTES, StorageExtent};
+use hako_block::{Error, ErrorKind, Result, SECTOR_BYTES};
 
 use super::HostedArgs;
-use super::directory::{Copy, Directories, Directory};
+use super::copies::{Copies, Runs};
+use super::directory::{Copy, Directories};
 use super::geometry::{Geometry, N_ADDRESSABLE_SECTORS, TABLE_BYTES, TABLE_ENTRIES, TABLE_SECTORS};
 use super::table::{Grain, Table, Tables};
 use crate::disk::{Findings, Severity};
@@ -47,6 +48,9 @@ fn check_extent(args: HostedArgs, file: &str, findings: &mut Findings) -> Result
         unread: Vec::new(),
         misaligned: Vec::new(),
     };
+    if let Some(error) = tables.geometry.overhead_past(check.file_len) {
+        check.findings.add_error(file, &error);
+    }
     check.directories();
     check.table_places();
     check.tables()?;
@@ -62,29 +66,6 @@ struct Check<'a> {
     unread: Vec<u64>,
     /// File offsets of grains that are not in line with the others.
     misaligned: Vec<u64>,
-}
-
-/// For each copy of the tables, the run of the host file that was looked at last.
-type Runs = [Option<StorageExtent>; 2];
-
-/// The two copies of one table.
-#[derive(Default)]
-struct Copies([FoundCopy; 2]);
-
-#[derive(Default)]
-struct FoundCopy {
-    /// The directory's entry is good.
-    is_there: bool,
-    /// `None`: it is not there, or all of it is a hole.
-    table: Option<Table>,
-}
-
-impl Copies {
-    /// Returns the copy that is read when the extent is in use.
-    fn believed(&self) -> Option<&Table> {
-        let copy = self.0.iter().find(|copy| copy.is_there)?;
-        copy.table.as_ref()
-    }
 }
 
 impl Check<'_> {
@@ -127,14 +108,6 @@ impl Check<'_> {
         }
     }
 
-    /// Returns the sector of a table, if its entry is good.
-    fn sector(&self, directory: &Directory, table: u64) -> Option<u32> {
-        self.tables
-            .directories
-            .check_entry(directory, table, self.file_len)
-            .ok()?
-    }
-
     /// No table may overlap another or a directory.
     fn table_places(&mut self) {
         let n_tables = self.tables.geometry.n_tables;
@@ -143,7 +116,8 @@ impl Check<'_> {
         for directory in &self.tables.directories.copies {
             for table in 0..n_tables {
                 places.extend(
-                    self.sector(directory, table)
+                    self.tables
+                        .sector(directory, table)
                         .map(|sector| (sector, table as u32)),
                 );
             }
@@ -180,34 +154,13 @@ impl Check<'_> {
             if self.unread.binary_search(&index).is_ok() {
                 continue;
             }
-            let copies = self.copies(&mut runs, index)?;
+            let copies = Copies::read(self.tables, &mut runs, index)?;
             if let Some(table) = copies.believed() {
                 self.entries(table);
             }
             self.compare(index, &copies);
         }
         Ok(())
-    }
-
-    /// Reads the copies of a table: `None` for one that is absent, lost or empty.
-    fn copies(&mut self, runs: &mut Runs, index: u64) -> Result<Copies> {
-        let mut copies = Copies::default();
-        let tables = self.tables;
-        let directories = &tables.directories.copies;
-        for ((copy, directory), run) in copies.0.iter_mut().zip(directories).zip(runs) {
-            let Some(sector) = self.sector(directory, index) else {
-                continue;
-            };
-            copy.is_there = true;
-            let offset = u64::from(sector) * SECTOR_BYTES;
-            if tables.is_in_hole(run, offset)? {
-                continue;
-            }
-            let mut bytes = vec![0; TABLE_BYTES as usize];
-            tables.storage.read_at(offset, &mut bytes)?;
-            copy.table = Some(Table::decode(directory.copy, index, offset, &bytes));
-        }
-        Ok(copies)
     }
 
     fn entries(&mut self, table: &Table) {
@@ -250,26 +203,15 @@ impl Check<'_> {
 
     /// Tells the first difference, and how many there are.
     fn compare(&mut self, index: u64, copies: &Copies) {
-        let [first, other] = &copies.0;
-        let [first_directory, other_directory] = self.tables.directories.copies.as_slice() else {
-            return;
-        };
-        if !first.is_there || !other.is_there {
-            return;
-        }
-        let (first, other) = (first.table.as_ref(), other.table.as_ref());
-        let entry = |table: Option<&Table>, entry| table.map_or(0, |table| table.entry(entry));
-        let mut differing = (0..TABLE_ENTRIES).filter(|at| entry(first, *at) != entry(other, *at));
-        let Some(at) = differing.next() else {
+        let mut differences = copies.differences();
+        let Some((entry, first, other)) = differences.next() else {
             return;
         };
         let text = format!(
-            "{} {index}, entry {at}: {}, but the {} says {} ({} entries differ)",
-            other_directory.copy.table(),
-            entry(other, at),
-            first_directory.copy.table(),
-            entry(first, at),
-            1 + differing.count()
+            "{} {index}, entry {entry}: {other}, but the {} says {first} ({} entries differ)",
+            Copy::Redundant.table(),
+            Copy::First.table(),
+            1 + differences.count()
         );
         self.add(Severity::Oddity, text, None);
     }
@@ -316,7 +258,7 @@ impl Check<'_> {
             if self.unread.binary_search(&index).is_ok() {
                 continue;
             }
-            if let Some(table) = self.copies(&mut runs, index)?.believed() {
+            if let Some(table) = Copies::read(self.tables, &mut runs, index)?.believed() {
                 self.mark_grains(&mut used, table);
             }
         }
@@ -328,7 +270,7 @@ impl Check<'_> {
     fn mark_tables(&self, used: &mut Slots) {
         for directory in &self.tables.directories.copies {
             for table in 0..self.tables.geometry.n_tables {
-                if let Some(sector) = self.sector(directory, table) {
+                if let Some(sector) = self.tables.sector(directory, table) {
                     let start = u64::from(sector) * SECTOR_BYTES;
                     for slot in self.slots_touched(start..start + TABLE_BYTES) {
                         used.set(slot);

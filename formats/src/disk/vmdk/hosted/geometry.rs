@@ -88,6 +88,16 @@ impl Geometry {
         })
     }
 
+    /// Returns what is wrong if the grains begin past the end of a file of that length.
+    pub fn overhead_past(&self, file_len: u64) -> Option<Error> {
+        let what = format!(
+            "overhead of {} sectors past end of file ({} sectors)",
+            self.overhead / SECTOR_BYTES,
+            file_len / SECTOR_BYTES
+        );
+        (self.overhead > file_len).then(|| Error::corrupt("header", what).at_byte(64))
+    }
+
     /// Returns the guest bytes that one grain table covers.
     pub fn table_span(&self) -> u64 {
         self.grain * u64::from(N_GTES)

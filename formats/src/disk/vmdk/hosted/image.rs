@@ -35,19 +35,17 @@ impl HostedImage {
     pub fn open(args: HostedArgs) -> Result<Self> {
         let geometry = Geometry::of(&args.header)?;
         let directories = Directories::read(&*args.storage, &args.header, &geometry)?;
-        let damage = directories.damage(args.storage.len_bytes()?);
+        let file_len = args.storage.len_bytes()?;
+        let mut damage = directories.damage(file_len);
         if args.access == Access::ReadWrite {
-            refuse_damage(&damage)?;
-            directories
-                .check_overlaps()
+            check_writable(&geometry, &directories, &damage, file_len)
                 .map_err(|error| error.hint(DAMAGE_HINT))?;
         }
         let mut info = describe(&args, &geometry)?;
-        info.oddities.extend(
-            damage
-                .into_iter()
-                .map(|damage| format!("{damage}; the other copy is used, where it is good")),
-        );
+        for damage in &mut damage {
+            damage.push_str("; the other copy is used, where it is good");
+        }
+        info.oddities.append(&mut damage);
         let host_name = args.storage.name().into();
         let tables = Tables::new(args.storage, geometry, directories, args.header.unclean)?;
         let writer = match args.access {
@@ -191,11 +189,18 @@ impl BlockImage for HostedImage {
     }
 }
 
-fn refuse_damage(damage: &[String]) -> Result<()> {
-    match damage.first() {
-        Some(damage) => Err(Error::new(ErrorKind::Corrupt, damage).hint(DAMAGE_HINT)),
-        None => Ok(()),
+/// Refuses what is not safe to write: structures that overlap, are lost or out of the file.
+fn check_writable(
+    geometry: &Geometry,
+    directories: &Directories,
+    damage: &[String],
+    file_len: u64,
+) -> Result<()> {
+    if let Some(damage) = damage.first() {
+        return Err(Error::new(ErrorKind::Corrupt, damage));
     }
+    geometry.overhead_past(file_len).map_or(Ok(()), Err)?;
+    directories.check_overlaps()
 }
 
 fn describe(args: &HostedArgs, geometry: &Geometry) -> Result<ImageInfo> {

@@ -16,15 +16,22 @@
 
 mod alloc;
 mod check;
+mod copies;
 mod directory;
 mod geometry;
 mod image;
+mod repair;
 mod sink;
 mod table;
-#[cfg(test)]
-mod tests;
 mod write;
 mod zero;
+
+#[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
+mod peer_tests;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -210,6 +210,14 @@ impl Tables {
         Err(Error::corrupt(place, what).at_byte(table.offset + 4 * entry as u64))
     }
 
+    /// Returns the sector of a table in one directory, if its entry is good.
+    pub fn sector(&self, directory: &Directory, index: u64) -> Option<u32> {
+        let file_len = self.file_len.load(Ordering::Acquire);
+        self.directories
+            .check_entry(directory, index, file_len)
+            .ok()?
+    }
+
     /// Returns the directory and file offset to read a grain table from: the first copy that
     /// has it.
     fn position(&self, index: u64) -> Result<Option<(&Directory, u64)>> {
@@ -311,8 +319,8 @@ impl Tables {
         Ok((first, tables.collect()))
     }
 
-    /// Returns the first entry that cannot be right.
-    fn first_fault(&self, table: &Table) -> Option<Error> {
+    /// Returns the error of the first entry that cannot be right.
+    pub fn first_fault(&self, table: &Table) -> Option<Error> {
         (0..TABLE_ENTRIES).find_map(|entry| self.grain(table, entry).err())
     }
 
@@ -324,11 +332,7 @@ impl Tables {
             .copies
             .iter()
             .find(|other| other.copy != copy)?;
-        let file_len = self.file_len.load(Ordering::Acquire);
-        let sector = self
-            .directories
-            .check_entry(directory, index, file_len)
-            .ok()??;
+        let sector = self.sector(directory, index)?;
         let offset = u64::from(sector) * SECTOR_BYTES;
         let mut bytes = vec![0; TABLE_BYTES as usize];
         self.storage.read_at(offset, &mut bytes).ok()?;

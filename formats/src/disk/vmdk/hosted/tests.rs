@@ -12,7 +12,7 @@ use super::{HostedArgs, HostedCreate, HostedSink, check, open};
 use crate::disk::vmdk::header::{HEADER_BYTES, SparseHeader};
 use crate::disk::{Allocation, Findings, Severity};
 
-const GRAIN: u64 = 65536;
+pub(super) const GRAIN: u64 = 65536;
 
 fn header_of(storage: &dyn Storage) -> Result<SparseHeader> {
     let mut bytes = [0; HEADER_BYTES];
@@ -20,7 +20,11 @@ fn header_of(storage: &dyn Storage) -> Result<SparseHeader> {
     SparseHeader::decode(&bytes, "header")
 }
 
-fn args(storage: Arc<dyn Storage>, access: Access, has_parent: bool) -> Result<HostedArgs> {
+pub(super) fn args(
+    storage: Arc<dyn Storage>,
+    access: Access,
+    has_parent: bool,
+) -> Result<HostedArgs> {
     Ok(HostedArgs {
         header: header_of(&*storage)?,
         storage,
@@ -29,7 +33,7 @@ fn args(storage: Arc<dyn Storage>, access: Access, has_parent: bool) -> Result<H
     })
 }
 
-fn create(storage: Arc<dyn Storage>, capacity: u64) -> HostedCreate {
+pub(super) fn create(storage: Arc<dyn Storage>, capacity: u64) -> HostedCreate {
     HostedCreate {
         storage,
         capacity_bytes: capacity,
@@ -41,7 +45,7 @@ fn create(storage: Arc<dyn Storage>, capacity: u64) -> HostedCreate {
 }
 
 /// The least that readers want of an embedded descriptor.
-fn descriptor(capacity: u64) -> Vec<u8> {
+pub(super) fn descriptor(capacity: u64) -> Vec<u8> {
     format!(
         "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n\
          createType=\"monolithicSparse\"\n\n# Extent description\n\

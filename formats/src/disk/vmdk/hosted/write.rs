@@ -14,6 +14,7 @@ use hako_block::{Error, ErrorKind, Result, SECTOR_BYTES};
 use super::alloc::{Allocator, Space};
 use super::geometry::TABLE_BYTES;
 use super::image::HostedImage;
+use super::repair::Repair;
 use super::table::{Grain, Table, Tables};
 
 /// Changed tables kept in memory before they are flushed unasked: 2 MiB.
@@ -30,16 +31,14 @@ pub struct Writer {
     /// Held for reading while grains are read or written, for writing once between freeing grains
     /// and using them again.
     grains: RwLock<()>,
-    /// Held during a flush.
-    flushing: Mutex<()>,
+    /// Held during a flush. What is left of an unclean shutdown before this writer, if any.
+    flushing: Mutex<Option<Repair>>,
     dirty: Mutex<Dirty>,
     /// Grains that are being stored, each range by one thread.
     busy: Mutex<Vec<Range<u64>>>,
     /// Tells that one of them is done.
     released: Condvar,
     allocator: Mutex<Allocator>,
-    /// The flag was set by somebody else, who knows what is wrong: it stays.
-    stays_unclean: bool,
 }
 
 /// What is in memory only. Entries of tables change under this lock.
@@ -115,7 +114,7 @@ impl Writer {
     pub fn new(tables: &Tables, unclean: bool) -> Result<Self> {
         Ok(Self {
             grains: RwLock::new(()),
-            flushing: Mutex::new(()),
+            flushing: Mutex::new(unclean.then(Repair::default)),
             busy: Mutex::default(),
             released: Condvar::new(),
             dirty: Mutex::new(Dirty {
@@ -127,7 +126,6 @@ impl Writer {
                 n_changes: 0,
             }),
             allocator: Mutex::new(Allocator::new(tables)?),
-            stays_unclean: unclean,
         })
     }
 
@@ -214,14 +212,26 @@ impl Writer {
         Ok(())
     }
 
-    fn has_much_to_flush(&self) -> bool {
+    /// Marks a table as changed, so that the next flush writes both copies.
+    pub fn touch(&self, tables: &Tables, table: &Arc<Table>) -> Result<()> {
+        self.change(tables, table.index)?.mark(table);
+        Ok(())
+    }
+
+    /// Returns whether so much is in memory only that it is to be flushed unasked.
+    pub fn has_much_to_flush(&self) -> bool {
         let dirty = locked(&self.dirty);
         dirty.tables.len() > MAX_DIRTY || dirty.freed.len() > MAX_FREED
     }
 
     /// Brings everything written before to stable storage.
     pub fn flush(&self, tables: &Tables) -> Result<()> {
-        let _one = locked(&self.flushing);
+        let mut repair = locked(&self.flushing);
+        if let Some(repair) = &mut *repair
+            && !locked(&self.dirty).tables.is_empty()
+        {
+            repair.go_on(self, tables);
+        }
         let snapshot = locked(&self.dirty).snapshot();
         let written = self.sync(tables).and_then(|()| {
             if snapshot.tables.is_empty() && snapshot.new_tables.is_empty() {
@@ -237,7 +247,8 @@ impl Writer {
             return Err(error);
         }
         self.reuse(tables, &snapshot.freed);
-        self.settle(tables, &snapshot)
+        let is_repaired = repair.as_ref().is_none_or(|repair| repair.is_done(tables));
+        self.settle(tables, &snapshot, is_repaired)
     }
 
     fn sync(&self, tables: &Tables) -> Result<()> {
@@ -260,7 +271,7 @@ impl Writer {
     }
 
     /// Forgets what the flush has written; clears the flag if nothing came in meanwhile.
-    fn settle(&self, tables: &Tables, snapshot: &Snapshot) -> Result<()> {
+    fn settle(&self, tables: &Tables, snapshot: &Snapshot, is_repaired: bool) -> Result<()> {
         let mut dirty = locked(&self.dirty);
         for (index, change, _) in &snapshot.tables {
             if dirty
@@ -272,7 +283,7 @@ impl Writer {
             }
         }
         let is_clean = dirty.tables.is_empty() && dirty.new_tables.is_empty();
-        if !is_clean || !dirty.unclean || self.stays_unclean {
+        if !is_clean || !dirty.unclean || !is_repaired {
             return Ok(());
         }
         tables.storage.write_at(UNCLEAN_OFFSET, &[0])?;
