@@ -300,7 +300,7 @@ impl Check {
                     .checked_sub(start)
                     .and_then(|slot| users.get_mut(slot as usize));
                 if let Some(users) = slot {
-                    *users = (*users + 1).min(ACTIVE - 1 | *users & ACTIVE) | active;
+                    *users = (*users + 1).min((ACTIVE - 1) | (*users & ACTIVE)) | active;
                 }
             })?;
         }
