@@ -104,6 +104,18 @@ impl World {
         assert!(run.stdout.is_empty(), "{words}: {}", run.stdout);
     }
 
+    /// Runs a program of QEMU, which must succeed, and returns what it printed.
+    pub fn peer(&self, program: &str, args: &[&str]) -> String {
+        let output = std::process::Command::new(program)
+            .args(args)
+            .current_dir(self.folder.path())
+            .output()
+            .unwrap_or_else(|error| panic!("{program} (of qemu-utils) is needed: {error}"));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program} {args:?}: {stderr}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Runs a command line with a terminal on all three ends, and returns what it showed.
     pub fn on_terminal(&self, command: &str) -> String {
         let shown = std::process::Command::new("script")
