@@ -113,3 +113,45 @@ fn colour_is_for_terminals_and_no_color_turns_it_off() {
             .starts_with("hako: nope.raw")
     );
 }
+
+#[test]
+fn committed_pages_and_completions_are_what_the_binary_generates() {
+    let world = World::new();
+    let committed = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../man");
+    assert_eq!(world.hako(["man", "pages"]).code, 0);
+    let generated = pages_below(&world.path("pages"));
+    assert_eq!(
+        pages_below(&committed).keys().collect::<Vec<_>>(),
+        generated.keys().collect::<Vec<_>>(),
+        "other pages than committed; run man/update"
+    );
+    for (name, page) in &generated {
+        let same = std::fs::read_to_string(committed.join(name)).unwrap() == *page;
+        assert!(same, "man/{name} is out of date; run man/update");
+    }
+    for (shell, name) in [
+        ("bash", "hako.bash"),
+        ("zsh", "_hako"),
+        ("fish", "hako.fish"),
+    ] {
+        let script = world.hako(["completions", shell]).stdout;
+        let file = committed.join("completions").join(name);
+        let same = std::fs::read_to_string(file).unwrap() == script;
+        assert!(
+            same,
+            "man/completions/{name} is out of date; run man/update"
+        );
+    }
+}
+
+fn pages_below(folder: &std::path::Path) -> std::collections::BTreeMap<String, String> {
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "1"))
+        .map(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            (name, std::fs::read_to_string(path).unwrap())
+        })
+        .collect()
+}

@@ -1,0 +1,252 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_hako_global_optspecs
+    string join \n json q/quiet v/verbose progress= h/help V/version
+end
+
+function __fish_hako_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_hako_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_hako_using_subcommand
+    set -l cmd (__fish_hako_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c hako -n "__fish_hako_needs_command" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_needs_command" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_needs_command" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_needs_command" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_needs_command" -s V -l version -d 'Print version'
+complete -c hako -n "__fish_hako_needs_command" -f -a "disk" -d 'Work with disk images'
+complete -c hako -n "__fish_hako_needs_command" -f -a "completions" -d 'Print the completions of a shell'
+complete -c hako -n "__fish_hako_needs_command" -f -a "man" -d 'Write the manual pages'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -f -a "formats" -d 'List the disk formats and what can be done with each'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -f -a "info" -d 'Show what an image is: format, sizes, parent, and what is odd about it'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -f -a "create" -d 'Create an empty image, or an overlay over a parent'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -f -a "convert" -d 'Convert an image into another format'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -f -a "check" -d 'Check the structure of an image'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -f -a "compare" -d 'Compare the content of two images'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -f -a "map" -d 'Show the extents of an image: data, zeros and holes, and where they are stored'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -f -a "hash" -d 'Print the SHA-256 of the content of a disk'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from formats" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from formats" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from formats" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from formats" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from formats" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -l snapshot -d 'Show an internal snapshot (qcow2), by name or ID' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -l chain -d 'Show every layer of the chain, the top first'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -l allow-devices -d 'Let the image name block devices'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -s U -l force-share -d 'Open without locks, even if the image is in use'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -l salvage -d 'Open a damaged or truncated image as far as it goes'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l parent -d 'Make the new image an overlay on this one' -r -F
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l to -d 'Format of the new image; by default what its extension says' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l subformat -d 'Variant of the format; `hako disk formats` lists them' -r -f -a "v3\t''
+monolithicSparse\t''
+twoGbMaxExtentSparse\t''
+monolithicFlat\t''
+twoGbMaxExtentFlat\t''
+vmfs\t''
+streamOptimized\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l allocation -d 'How much space to take at once' -r -f -a "thin\t''
+lazy\t''
+eager\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l unit -l grain-size -l cluster-size -d 'Allocation unit: the grain of a VMDK, the cluster of a qcow2' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l compression -d 'How to compress, in a format that can' -r -f -a "none\t''
+zlib\t''
+zstd\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l level -d 'Compression level, in the codec\'s own scale' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l adapter -d 'Disk controller that a VMDK names' -r -f -a "lsilogic\t''
+buslogic\t''
+ide\t''
+legacyESX\t''
+pvscsi\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l hw-version -d 'Virtual hardware version that a VMDK names' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -s f -l force -d 'Replace an existing file'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l allow-devices -d 'Let the image name block devices'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -s U -l force-share -d 'Open without locks, even if the image is in use'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l layer -d 'Convert this layer alone: 0 is the image itself, 1 its parent, and so on' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l parent -d 'Make the new image an overlay on this one' -r -F
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l rate -d 'Write at most this many bytes of data per second' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l to -d 'Format of the new image; by default what its extension says' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l subformat -d 'Variant of the format; `hako disk formats` lists them' -r -f -a "v3\t''
+monolithicSparse\t''
+twoGbMaxExtentSparse\t''
+monolithicFlat\t''
+twoGbMaxExtentFlat\t''
+vmfs\t''
+streamOptimized\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l allocation -d 'How much space to take at once' -r -f -a "thin\t''
+lazy\t''
+eager\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l unit -l grain-size -l cluster-size -d 'Allocation unit: the grain of a VMDK, the cluster of a qcow2' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l compression -d 'How to compress, in a format that can' -r -f -a "none\t''
+zlib\t''
+zstd\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l level -d 'Compression level, in the codec\'s own scale' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l adapter -d 'Disk controller that a VMDK names' -r -f -a "lsilogic\t''
+buslogic\t''
+ide\t''
+legacyESX\t''
+pvscsi\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l hw-version -d 'Virtual hardware version that a VMDK names' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l snapshot -d 'Show an internal snapshot (qcow2), by name or ID' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l verify -d 'Read the new image back and compare before it gets its name'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -s f -l force -d 'Replace an existing file'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l allow-devices -d 'Let the image name block devices'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -s U -l force-share -d 'Open without locks, even if the image is in use'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l salvage -d 'Open a damaged or truncated image as far as it goes'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -l data -d 'Read all data too, and unpack what is compressed'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -l chain -d 'Check every layer of the chain, not only the image itself'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -l allow-devices -d 'Let the image name block devices'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -s U -l force-share -d 'Open without locks, even if the image is in use'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -l from-b -d 'Format of the second image, if --from is only that of the first' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -l snapshot -d 'Compare an internal snapshot (qcow2) of the first image, by name or ID' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -l snapshot-b -d 'Compare an internal snapshot (qcow2) of the second image, by name or ID' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -l strict -d 'The sizes must be the same too, and what is stored (not only what it reads as)'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -l allow-devices -d 'Let the image name block devices'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -s U -l force-share -d 'Open without locks, even if the image is in use'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -l snapshot -d 'Show an internal snapshot (qcow2), by name or ID' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -l allow-devices -d 'Let the image name block devices'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -s U -l force-share -d 'Open without locks, even if the image is in use'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -l salvage -d 'Open a damaged or truncated image as far as it goes'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -l snapshot -d 'Show an internal snapshot (qcow2), by name or ID' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -l allow-devices -d 'Let the image name block devices'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -s U -l force-share -d 'Open without locks, even if the image is in use'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -l salvage -d 'Open a damaged or truncated image as far as it goes'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand completions" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand completions" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand completions" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand completions" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand man" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand man" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand man" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand man" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
