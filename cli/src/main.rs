@@ -24,6 +24,7 @@ use context::Context;
 use exit::Exit;
 
 fn main() -> ExitCode {
+    hako_block::allow_many_files();
     let cli = Cli::parse();
     let context = Context::new(&cli.global);
     let ended = match &cli.command {

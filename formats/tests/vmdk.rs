@@ -553,3 +553,30 @@ fn chain_that_is_a_loop_is_refused() {
     let error = open(&folder.path().join("a.vmdk")).err().unwrap();
     assert!(error.to_string().contains("loop"), "{error}");
 }
+
+#[test]
+fn split_disk_of_two_tebibytes_has_more_than_999_extents() {
+    hako_block::allow_many_files();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.vmdk");
+    let staged = StagedFolder::new(&path, false).unwrap();
+    let args = CreateArgs {
+        storage: staged.create_main().unwrap(),
+        name: "disk.vmdk".to_owned(),
+        outputs: &staged,
+        virtual_size: 2 << 40,
+        parent: None,
+        options: subformat("twoGbMaxExtentSparse"),
+    };
+    let sink = format_named("vmdk").unwrap().stream(args).unwrap();
+    sink.finish().unwrap();
+    staged.commit().unwrap();
+    assert!(folder.path().join("disk-s1025.vmdk").is_file());
+    let opened = open(&path).unwrap();
+    assert_eq!(opened.chain.info().virtual_size, 2 << 40);
+    let mut end = [1; 4096];
+    opened.chain.read_at((2 << 40) - 4096, &mut end).unwrap();
+    assert_eq!(end, [0; 4096]);
+    let error = open(&folder.path().join("disk-s1025.vmdk")).err().unwrap();
+    assert!(error.hint_text().unwrap().contains("disk.vmdk"), "{error}");
+}

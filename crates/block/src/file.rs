@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::lock::{LockMode, lock_file, refuse_vmware_lock};
 use crate::{Error, ErrorKind, FileId, Result, Storage, StorageExtent, sys};
@@ -33,6 +34,18 @@ impl Access {
             Access::ReadWrite => LockMode::Write,
         }
     }
+}
+
+/// Lets this process open as many files as the system grants it: a split disk of 2 TiB has 1025
+/// extent files, more than the usual limit. For a program to call once, when it begins.
+pub fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // Where it cannot be raised, an image of many files says so when it is opened.
+    let _ = setrlimit(Resource::Nofile, raised);
 }
 
 /// A regular file or block device of the host.

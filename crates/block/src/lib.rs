@@ -25,7 +25,7 @@ pub mod testkit;
 pub use chain::Chain;
 pub use error::{Error, ErrorKind, Result};
 pub use extent::{Extent, ExtentKind, HostPosition};
-pub use file::{Access, FileStorage, PipeStorage};
+pub use file::{Access, FileStorage, PipeStorage, allow_many_files};
 pub use gate::{Gate, GateRules, Opened, Resolver};
 pub use image::{BlockImage, ImageInfo, ParentLink, Value};
 pub use lock::LockMode;
