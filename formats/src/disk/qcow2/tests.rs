@@ -6,8 +6,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use hako_block::{
-    Access, BlockImage, ExtentKind, FileStorage, Gate, GateRules, LockMode, MemoryFolder,
-    MemoryStorage, ParentLink, Sink, StagedFolder, Storage, is_zero,
+    Access, BlockImage, ErrorKind, ExtentKind, FileStorage, Gate, GateRules, LockMode,
+    MemoryFolder, MemoryStorage, ParentLink, Sink, StagedFolder, Storage, is_zero,
 };
 
 use super::Qcow2;
@@ -696,7 +696,7 @@ fn parents_behind_a_protocol_are_refused() {
         )
         .err()
         .unwrap();
-        assert_eq!(error.kind(), hako_block::ErrorKind::Unsupported, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
         assert!(error.to_string().contains("protocol"), "{error}");
     }
 }
@@ -906,4 +906,41 @@ fn exercise(bytes: Vec<u8>, random: &mut Random) {
         let _ = image.flush();
     }
     assert!(storage.len_bytes().unwrap() < 1 << 30);
+}
+
+#[test]
+fn dirty_and_corrupt_images_are_read_but_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Random::new(81).disk(600_064);
+    for (bit, word) in [(1, "cleanly"), (2, "corrupt")] {
+        let path = make_with_qemu(folder.path(), &disk, "cluster_size=4k", &[]);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[79] |= bit;
+        std::fs::write(&path, bytes).unwrap();
+        let image = open_file(&path, Access::ReadOnly);
+        assert!(image.info().oddities.iter().any(|text| text.contains(word)));
+        assert!(read_all(&*image) == disk);
+        drop(image);
+        let error = try_open(&path, Access::ReadWrite, None).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.hint_text().unwrap().contains("qemu-img check -r all"));
+    }
+}
+
+#[test]
+fn external_data_file_is_opened_only_through_the_gate() {
+    let folder = tempfile::tempdir().unwrap();
+    let inner = folder.path().join("vm");
+    std::fs::create_dir(&inner).unwrap();
+    let outside = folder.path().join("secret.bin");
+    std::fs::write(&outside, vec![9; 1 << 20]).unwrap();
+    let options = format!("data_file={}", outside.display());
+    qemu_img(
+        &inner,
+        &["create", "-f", "qcow2", "-o", &options, "disk.qcow2", "1M"],
+    );
+    let error = try_open(&inner.join("disk.qcow2"), Access::ReadOnly, None)
+        .err()
+        .unwrap();
+    assert_eq!(error.kind(), ErrorKind::Gate, "{error}");
 }
