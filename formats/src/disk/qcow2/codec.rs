@@ -29,7 +29,7 @@ impl Codec {
     pub fn default_level(self) -> u32 {
         match self {
             Codec::Deflate => 6,
-            Codec::Zstd => 1,
+            Codec::Zstd => 2,
         }
     }
 
