@@ -20,7 +20,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target {
         name: "vmdk",
-        body: |bytes| file_of("vmdk", bytes),
+        body: vmdk,
     },
     Target {
         name: "vmdk_descriptor",
@@ -28,30 +28,34 @@ pub const TARGETS: &[Target] = &[
     },
     Target {
         name: "qcow2",
-        body: |bytes| file_of("qcow2", bytes),
+        body: qcow2,
     },
 ];
 
-/// One file that claims to be an image: sparse, streamed, COWD and SESparse alike.
-fn file_of(format: &str, bytes: &[u8]) {
-    let format = format_named(format).expect("in the registry");
-    try_everything(format, bytes, &[]);
+/// One file that claims to be a VMDK: sparse, streamed, COWD and SESparse alike.
+pub fn vmdk(bytes: &[u8]) {
+    try_everything("vmdk", bytes, &[]);
 }
 
-/// A descriptor with files beside it that it may name.
-fn vmdk_descriptor(bytes: &[u8]) {
-    let format = format_named("vmdk").expect("in the registry");
+/// A VMDK descriptor with files beside it that it may name.
+pub fn vmdk_descriptor(bytes: &[u8]) {
     let flat = SparseBytes::from_bytes(&[7; 65536]);
     let beside = [
         ("disk-flat.vmdk", flat.clone()),
         ("disk-f001.vmdk", flat.clone()),
         ("disk-s001.vmdk", flat),
     ];
-    try_everything(format, bytes, &beside);
+    try_everything("vmdk", bytes, &beside);
+}
+
+/// One file that claims to be a qcow2.
+pub fn qcow2(bytes: &[u8]) {
+    try_everything("qcow2", bytes, &[]);
 }
 
 /// Opens, maps, reads, writes and checks, each with what the input says as far as it is let.
-fn try_everything(format: &dyn DiskFormat, bytes: &[u8], beside: &[(&str, SparseBytes)]) {
+fn try_everything(format: &str, bytes: &[u8], beside: &[(&str, SparseBytes)]) {
+    let format = format_named(format).expect("in the registry");
     let folder = FaultFolder::default();
     folder.insert("disk", SparseBytes::from_bytes(bytes));
     for (name, content) in beside {

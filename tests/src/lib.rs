@@ -135,6 +135,26 @@ pub fn run<A: AsRef<OsStr>>(args: &[A]) -> Run {
     run_program(hako(), args)
 }
 
+/// Runs `hako` to its end. Returns also the most memory it took, in bytes.
+pub fn measure<A: AsRef<OsStr>>(args: &[A]) -> (Run, u64) {
+    const SCRIPT: &str = "import resource, subprocess, sys
+code = subprocess.run(sys.argv[2:]).returncode
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+open(sys.argv[1], 'w').write(str(peak))
+sys.exit(code)";
+    let peak = tempfile::NamedTempFile::new().unwrap();
+    let hako = hako();
+    let mut all: Vec<&OsStr> = vec!["-c".as_ref(), SCRIPT.as_ref()];
+    all.extend([peak.path().as_os_str(), hako.as_os_str()]);
+    all.extend(args.iter().map(AsRef::as_ref));
+    let run = run_program("python3", &all);
+    let kilobytes: u64 = std::fs::read_to_string(peak.path())
+        .unwrap()
+        .parse()
+        .unwrap_or_else(|_| panic!("{}: {}", run.line, run.stderr));
+    (run, kilobytes * 1024)
+}
+
 /// Runs `hako disk VERB PATHS… OPTIONS…`.
 pub fn disk_verb(verb: &str, paths: &[&Path], options: &[&str]) -> Run {
     let mut args: Vec<&OsStr> = vec!["disk".as_ref(), verb.as_ref()];

@@ -1,0 +1,156 @@
+//! Makes the seeds of the fuzz targets, `tests/fuzz/seeds/TARGET/*`: tiny images of every
+//! creatable variant, and descriptors of the kinds seen in the wild.
+//!
+//! `cargo run -p hako-tests --example make_seeds`
+
+use std::path::Path;
+
+use hako_block::testkit::{FaultFolder, Rng};
+use hako_block::{Outputs, ParentLink, Result};
+use hako_formats::{Compression, CreateArgs, CreateOptions, FORMATS};
+
+/// Seeds larger than this slow the fuzzer down.
+const MAX_SEED: usize = 64 << 10;
+
+fn main() {
+    let seeds = hako_tests::root().join("tests/fuzz/seeds");
+    images(&seeds);
+    descriptors(&seeds.join("vmdk_descriptor"));
+}
+
+/// Every creatable variant that makes a small file: empty, with a little data, as an overlay.
+fn images(seeds: &Path) {
+    for format in FORMATS.iter().filter(|format| format.name() != "raw") {
+        let folder = seeds.join(format.name());
+        for subformat in format.subformats().iter().filter(|form| form.create) {
+            for (label, options) in options(subformat.name) {
+                for (kind, parent, n_units) in [
+                    ("empty", None, 0),
+                    ("data", None, 3),
+                    ("overlay", Some(parent(format.name())), 1),
+                ] {
+                    let Ok(files) = image(*format, &options, parent, n_units) else {
+                        continue;
+                    };
+                    for (name, bytes) in files.iter().filter(|file| file.1.len() <= MAX_SEED) {
+                        let name = format!("{}-{label}-{kind}-{name}", subformat.name);
+                        write(&folder, &name, bytes);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn options(subformat: &str) -> Vec<(&'static str, CreateOptions)> {
+    let base = CreateOptions {
+        subformat: (!subformat.is_empty()).then(|| subformat.to_owned()),
+        ..CreateOptions::default()
+    };
+    let unit = |unit_bytes| CreateOptions {
+        unit_bytes: Some(unit_bytes),
+        ..base.clone()
+    };
+    let compression = |kind| CreateOptions {
+        compression: Some(kind),
+        ..unit(4096)
+    };
+    vec![
+        ("default", base.clone()),
+        ("512", unit(512)),
+        ("4k", unit(4096)),
+        ("zlib", compression(Compression::Zlib)),
+        ("zstd", compression(Compression::Zstd)),
+    ]
+}
+
+fn parent(format: &str) -> ParentLink {
+    ParentLink {
+        name: "parent".to_owned(),
+        format: Some(format.to_owned()),
+        content_id: Some(0x1234_5678),
+    }
+}
+
+/// Returns the files of an image of 1 MiB with some units of data.
+fn image(
+    format: &dyn hako_formats::DiskFormat,
+    options: &CreateOptions,
+    parent: Option<ParentLink>,
+    n_units: u64,
+) -> Result<Vec<(String, Vec<u8>)>> {
+    let folder = FaultFolder::default();
+    let mut sink = format.stream(CreateArgs {
+        storage: folder.create("disk")?,
+        name: "disk".to_owned(),
+        outputs: &folder,
+        virtual_size: 1 << 20,
+        parent,
+        options: options.clone(),
+    })?;
+    let unit = sink.unit_bytes();
+    let mut rng = Rng::new(1);
+    let encoder = sink.encoder();
+    for index in 0..n_units {
+        let offset = (index * 3 * unit) % (1 << 20);
+        let mut bytes = vec![0; unit.min(1 << 20) as usize];
+        bytes[..100].copy_from_slice(&rng.bytes(100));
+        match &encoder {
+            Some(encoder) => {
+                let mut out = Vec::new();
+                encoder.encode(offset, &bytes, &mut out)?;
+                sink.encoded(offset, &out)?;
+            }
+            None => sink.data(offset, &bytes)?,
+        }
+    }
+    sink.finish()?;
+    let files = folder.files().into_iter();
+    Ok(files
+        .map(|(name, content)| (name, content.to_vec()))
+        .collect())
+}
+
+fn descriptors(folder: &Path) {
+    let text = |create_type: &str, extents: &str| {
+        format!(
+            "# Disk DescriptorFile\nversion=1\nencoding=\"UTF-8\"\nCID=fffffffe\n\
+             parentCID=ffffffff\ncreateType=\"{create_type}\"\n\n# Extent description\n\
+             {extents}\n\n# The Disk Data Base\n#DDB\n\nddb.adapterType = \"lsilogic\"\n\
+             ddb.geometry.cylinders = \"1\"\nddb.geometry.heads = \"16\"\n\
+             ddb.geometry.sectors = \"63\"\nddb.virtualHWVersion = \"4\"\n\
+             ddb.longContentID = \"0123456789abcdef01234567fffffffe\"\n"
+        )
+    };
+    let flat = "RW 128 FLAT \"disk-flat.vmdk\" 0";
+    let many = "RW 64 FLAT \"disk-f001.vmdk\" 0\nRW 64 ZERO\nRDONLY 64 FLAT \"disk-f001.vmdk\" 64\n\
+                NOACCESS 32 ZERO";
+    let sparse = "RW 128 SPARSE \"disk-s001.vmdk\"";
+    let overlay = text("twoGbMaxExtentSparse", sparse)
+        .replace("parentCID=ffffffff", "parentCID=12345678")
+        .replace("createType", "parentFileNameHint=\"base.vmdk\"\ncreateType");
+    let cases = [
+        ("flat", text("monolithicFlat", flat)),
+        ("vmfs", text("vmfs", "RW 128 VMFS \"disk-flat.vmdk\"")),
+        ("many", text("custom", many)),
+        ("sparse", text("twoGbMaxExtentSparse", sparse)),
+        ("overlay", overlay),
+        ("crlf", text("monolithicFlat", flat).replace('\n', "\r\n")),
+        (
+            "bom",
+            format!(
+                "\u{feff}{}",
+                text("monolithicFlat", flat).replace('=', " = ")
+            ),
+        ),
+        ("device", text("fullDevice", "RW 128 FLAT \"/dev/sda\" 0")),
+    ];
+    for (name, text) in cases {
+        write(folder, name, text.as_bytes());
+    }
+}
+
+fn write(folder: &Path, name: &str, bytes: &[u8]) {
+    std::fs::create_dir_all(folder).unwrap();
+    std::fs::write(folder.join(name), bytes).unwrap();
+}
