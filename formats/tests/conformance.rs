@@ -131,8 +131,13 @@ impl Subject for Variant {
     }
 }
 
+/// Returns whether the long matrices run (`tests/run --all`).
+fn is_long() -> bool {
+    std::env::var_os("HAKO_ALL").is_some()
+}
+
 fn effort() -> Effort {
-    if std::env::var_os("HAKO_ALL").is_some() {
+    if is_long() {
         Effort::LONG
     } else {
         Effort::QUICK
@@ -171,12 +176,15 @@ fn storing_options() -> Vec<(&'static str, CreateOptions)> {
         unit_bytes: Some(unit_bytes),
         ..CreateOptions::default()
     };
-    vec![
+    let mut options = vec![
         ("zlib", compression(Compression::Zlib)),
         ("zstd", compression(Compression::Zstd)),
         ("units of 4 KiB", unit(4096)),
-        ("units of 1 MiB", unit(1 << 20)),
-    ]
+    ];
+    if is_long() {
+        options.push(("units of 1 MiB", unit(1 << 20)));
+    }
+    options
 }
 
 /// `HAKO_SUBJECT=part-of-a-name` runs only the variants so named.

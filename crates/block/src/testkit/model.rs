@@ -43,7 +43,7 @@ impl Geometry {
             .open(&folder, &name, Access::ReadOnly)
             .expect("opens an empty disk");
         let unit = image.info().unit_bytes.max(sink_unit);
-        let n_units = ((24 << 20) / unit).clamp(2, 20);
+        let n_units = ((24 << 20) / unit).clamp(2, 12);
         let size = (n_units * unit).max(256 << 10) + 3 * 512;
         Self { unit, size }
     }

@@ -79,9 +79,9 @@ impl Effort {
     /// A few seconds a format.
     pub const QUICK: Effort = Effort {
         n_seeds: 1,
-        n_steps: 30,
+        n_steps: 25,
         n_cut_variants: 4,
-        n_faults: 60,
+        n_faults: 40,
     };
 
     /// Minutes a format.
