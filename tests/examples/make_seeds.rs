@@ -8,14 +8,17 @@ use std::path::Path;
 use hako_block::testkit::{FaultFolder, Rng};
 use hako_block::{Outputs, ParentLink, Result};
 use hako_formats::{Compression, CreateArgs, CreateOptions, FORMATS};
+use hako_tests::fuzz::EXTENT_SECTORS;
 
 /// Seeds larger than this slow the fuzzer down.
-const MAX_SEED: usize = 64 << 10;
+const MAX_SEED: usize = 72 << 10;
 
 fn main() {
     let seeds = hako_tests::root().join("tests/fuzz/seeds");
     images(&seeds);
     descriptors(&seeds.join("vmdk_descriptor"));
+    write(&seeds.join("vmdk_cowd"), "small", &cowd());
+    write(&seeds.join("vmdk_sesparse"), "small", &sesparse());
 }
 
 /// Every creatable variant that makes a small file: empty, with a little data, as an overlay.
@@ -32,9 +35,13 @@ fn images(seeds: &Path) {
                     let Ok(files) = image(*format, &options, parent, n_units) else {
                         continue;
                     };
-                    for (name, bytes) in files.iter().filter(|file| file.1.len() <= MAX_SEED) {
-                        let name = format!("{}-{label}-{kind}-{name}", subformat.name);
-                        write(&folder, &name, bytes);
+                    for (file, bytes) in files.iter().filter(|file| file.1.len() <= MAX_SEED) {
+                        let name = format!("{}-{label}-{kind}", subformat.name);
+                        if file == "disk" {
+                            write(&folder, &name, bytes);
+                        } else if bytes.starts_with(b"KDMV") {
+                            write(&seeds.join("vmdk_hosted"), &name, bytes);
+                        }
                     }
                 }
             }
@@ -148,6 +155,73 @@ fn descriptors(folder: &Path) {
     for (name, text) in cases {
         write(folder, name, text.as_bytes());
     }
+}
+
+/// An ESX delta: a header of four sectors, a directory of one entry, a table, one grain.
+fn cowd() -> Vec<u8> {
+    let mut file = vec![0; (5 + 32 + 1) * 512];
+    let mut put = |at: usize, value: u32| file[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    put(0, u32::from_le_bytes(*b"COWD"));
+    put(4, 1);
+    put(8, 3);
+    put(12, EXTENT_SECTORS as u32);
+    put(16, 1);
+    put(20, 4);
+    put(24, 1);
+    put(28, 38);
+    put(4 * 512, 5);
+    put(5 * 512, 37);
+    file[37 * 512..].fill(0x77);
+    file
+}
+
+/// A space-efficient ESX delta: two headers, journal, directory, one table, maps, two grains.
+fn sesparse() -> Vec<u8> {
+    let mut file = vec![0; 88 * 512];
+    let mut put = |at: usize, value: u64| file[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    let header = [
+        0xcafe_babe,
+        0x0000_0002_0000_0001,
+        EXTENT_SECTORS,
+        8,
+        64,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ];
+    // Offset and size in sectors: volatile header, journal header, journal, directory, tables,
+    // free bitmap, back map, grains.
+    let places = [
+        [1, 1],
+        [2, 1],
+        [3, 1],
+        [4, 1],
+        [5, 64],
+        [69, 1],
+        [70, 1],
+        [72, 16],
+    ];
+    let words = header.into_iter().chain(places.into_iter().flatten());
+    for (index, word) in words.enumerate() {
+        put(index * 8, word);
+    }
+    put(512, 0xcafe_cafe);
+    put(4 * 512, 0x1000_0000_0000_0000);
+    for (index, entry) in [
+        0x3000_0000_0000_0000,
+        0x1000_0000_0000_0000,
+        0x3001_0000_0000_0000,
+        0x2000_0000_0000_0000,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        put(5 * 512 + index * 8, entry);
+    }
+    file[72 * 512..].fill(0x66);
+    file
 }
 
 fn write(folder: &Path, name: &str, bytes: &[u8]) {

@@ -27,40 +27,84 @@ pub const TARGETS: &[Target] = &[
         body: vmdk_descriptor,
     },
     Target {
+        name: "vmdk_hosted",
+        body: vmdk_hosted,
+    },
+    Target {
+        name: "vmdk_cowd",
+        body: vmdk_cowd,
+    },
+    Target {
+        name: "vmdk_sesparse",
+        body: vmdk_sesparse,
+    },
+    Target {
         name: "qcow2",
         body: qcow2,
     },
 ];
 
-/// One file that claims to be a VMDK: sparse, streamed, COWD and SESparse alike.
+/// One file that claims to be a VMDK with its descriptor inside: monolithicSparse, streamOptimized.
 pub fn vmdk(bytes: &[u8]) {
-    try_everything("vmdk", bytes, &[]);
+    try_everything("vmdk", &[("disk", bytes)]);
 }
 
 /// A VMDK descriptor with files beside it that it may name.
 pub fn vmdk_descriptor(bytes: &[u8]) {
-    let flat = SparseBytes::from_bytes(&[7; 65536]);
-    let beside = [
-        ("disk-flat.vmdk", flat.clone()),
-        ("disk-f001.vmdk", flat.clone()),
-        ("disk-s001.vmdk", flat),
-    ];
-    try_everything("vmdk", bytes, &beside);
+    let flat = [7; 65536];
+    try_everything(
+        "vmdk",
+        &[
+            ("disk", bytes),
+            ("disk-flat.vmdk", &flat),
+            ("disk-f001.vmdk", &flat),
+            ("disk-s001.vmdk", &flat),
+        ],
+    );
+}
+
+/// An extent file of a split sparse VMDK.
+pub fn vmdk_hosted(bytes: &[u8]) {
+    extent("twoGbMaxExtentSparse", "SPARSE", bytes);
+}
+
+/// An ESX delta.
+pub fn vmdk_cowd(bytes: &[u8]) {
+    extent("vmfsSparse", "VMFSSPARSE", bytes);
+}
+
+/// A space-efficient ESX delta.
+pub fn vmdk_sesparse(bytes: &[u8]) {
+    extent("seSparse", "SESPARSE", bytes);
 }
 
 /// One file that claims to be a qcow2.
 pub fn qcow2(bytes: &[u8]) {
-    try_everything("qcow2", bytes, &[]);
+    try_everything("qcow2", &[("disk", bytes)]);
 }
 
-/// Opens, maps, reads, writes and checks, each with what the input says as far as it is let.
-fn try_everything(format: &str, bytes: &[u8], beside: &[(&str, SparseBytes)]) {
+/// Sectors of the extents of the seeds.
+pub const EXTENT_SECTORS: u64 = 2048;
+
+fn extent(create_type: &str, kind: &str, bytes: &[u8]) {
+    let descriptor = format!(
+        "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\n\
+         createType=\"{create_type}\"\nRW {EXTENT_SECTORS} {kind} \"extent\"\n"
+    );
+    try_everything(
+        "vmdk",
+        &[("disk", descriptor.as_bytes()), ("extent", bytes)],
+    );
+}
+
+/// Opens, maps, reads, writes and checks the first of the files, each as far as it is let.
+fn try_everything(format: &str, files: &[(&str, &[u8])]) {
     let format = format_named(format).expect("in the registry");
     let folder = FaultFolder::default();
-    folder.insert("disk", SparseBytes::from_bytes(bytes));
-    for (name, content) in beside {
-        folder.insert(name, content.clone());
+    for (name, content) in files {
+        folder.insert(name, SparseBytes::from_bytes(content));
     }
+    let bytes = files[0].1;
     format.probe(bytes, &bytes[bytes.len().saturating_sub(4096)..]);
     for salvage in [false, true] {
         if let Ok(image) = open(format, &folder, Access::ReadOnly, salvage) {
