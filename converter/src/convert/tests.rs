@@ -2,10 +2,11 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use hako_block::{ErrorKind, NoProgress};
-use hako_formats::format_named;
+use hako_block::{ErrorKind, ExtentKind, GateRules, NoProgress};
+use hako_formats::{format_named, open_chain};
 
 use super::*;
+use crate::{CreateRequest, create};
 
 struct Folder(tempfile::TempDir);
 
@@ -197,4 +198,58 @@ fn extent_file_of_the_source_is_not_replaced_by_one_of_the_target() {
     std::fs::rename(folder.path("new-flat.vmdk"), folder.path("a.img")).unwrap();
     run(to_flat("a.img")).unwrap();
     assert!(std::fs::read(folder.path("new-flat.vmdk")).unwrap() == content);
+}
+
+/// A layer's unit that the new image stores in part is filled up from below, whatever the units.
+#[test]
+fn one_layer_becomes_an_overlay_that_shows_what_the_chain_showed() {
+    for (format, unit) in [("qcow2", None), ("qcow2", Some(2 << 20)), ("vmdk", None)] {
+        let folder = Folder::new();
+        let mut content = folder.disk("base.img", 3 << 20);
+        let to = |format| format_named(format).unwrap();
+        let base = |name: &str| ConvertRequest {
+            to: to(format),
+            ..folder.request("base.img", name)
+        };
+        run(base("base")).unwrap();
+        let overlay = CreateRequest {
+            path: folder.path("top"),
+            to: to(format),
+            virtual_size: None,
+            create: CreateOptions::default(),
+            parent: Some(folder.path("base")),
+            parent_from: None,
+            rules: GateRules::default(),
+            force: false,
+        };
+        create(overlay, &NoProgress, &Cancel::default()).unwrap();
+        let write = OpenOptions {
+            access: Access::ReadWrite,
+            ..OpenOptions::default()
+        };
+        let top = open_chain(&folder.path("top"), &write).unwrap();
+        top.chain.write_at(1_500_000, &[0xab; 100]).unwrap();
+        top.chain.write_zeroes(65_536..131_072).unwrap();
+        top.chain.flush().unwrap();
+        drop(top);
+        content[1_500_000..1_500_100].fill(0xab);
+        content[65_536..131_072].fill(0);
+        let layer = ConvertRequest {
+            layer: Some(0),
+            parent: Some(folder.path("base")),
+            to: to(format),
+            create: CreateOptions {
+                unit_bytes: unit,
+                ..CreateOptions::default()
+            },
+            ..folder.request("top", "copy")
+        };
+        run(layer).unwrap();
+        run(folder.request("copy", "copy.raw")).unwrap();
+        let found = std::fs::read(folder.path("copy.raw")).unwrap();
+        assert!(found == content, "{format} {unit:?}");
+        let copy = open_chain(&folder.path("copy"), &OpenOptions::default()).unwrap();
+        let own = copy.layers[0].image.next_extent(0).unwrap();
+        assert_eq!(own.kind == ExtentKind::Hole, unit.is_none(), "{format}");
+    }
 }
