@@ -144,6 +144,7 @@ fn committed_pages_and_completions_are_what_the_binary_generates() {
     }
 }
 
+#[allow(clippy::unwrap_used)] // A test helper panics to fail the test.
 fn pages_below(folder: &std::path::Path) -> std::collections::BTreeMap<String, String> {
     std::fs::read_dir(folder)
         .unwrap()
