@@ -39,6 +39,17 @@ fn create_takes_the_format_from_the_name_or_from_to() {
 }
 
 #[test]
+fn short_options_mean_what_they_mean_to_qemu_img() {
+    let world = World::new();
+    let content = source(&world);
+    std::fs::rename(world.path("s.raw"), world.path("s")).unwrap();
+    world.done("convert -f raw -O vmdk s new");
+    world.done("compare -f raw -F vmdk s new");
+    world.done("convert -f vmdk -O raw new back");
+    assert!(world.read("back") == content);
+}
+
+#[test]
 fn create_refuses_a_size_that_is_no_size() {
     let world = World::new();
     for (words, text) in [

@@ -110,7 +110,7 @@ _hako() {
             return 0
             ;;
         hako__subcmd__disk__subcmd__check)
-            opts="-U -q -v -h --data --chain --threads --from --allow-path --allow-devices --force-share --json --quiet --verbose --progress --help"
+            opts="-f -U -q -v -h --data --chain --threads --from --allow-path --allow-devices --force-share --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -121,6 +121,10 @@ _hako() {
                     return 0
                     ;;
                 --from)
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
                     COMPREPLY=($(compgen -W "raw qcow2 vmdk" -- "${cur}"))
                     return 0
                     ;;
@@ -143,13 +147,17 @@ _hako() {
             return 0
             ;;
         hako__subcmd__disk__subcmd__compare)
-            opts="-U -q -v -h --strict --from --allow-path --allow-devices --force-share --from-b --snapshot --snapshot-b --threads --json --quiet --verbose --progress --help"
+            opts="-f -U -F -q -v -h --strict --from --allow-path --allow-devices --force-share --from-b --snapshot --snapshot-b --threads --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --from)
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
                     COMPREPLY=($(compgen -W "raw qcow2 vmdk" -- "${cur}"))
                     return 0
                     ;;
@@ -161,6 +169,10 @@ _hako() {
                     return 0
                     ;;
                 --from-b)
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk" -- "${cur}"))
+                    return 0
+                    ;;
+                -F)
                     COMPREPLY=($(compgen -W "raw qcow2 vmdk" -- "${cur}"))
                     return 0
                     ;;
@@ -188,7 +200,7 @@ _hako() {
             return 0
             ;;
         hako__subcmd__disk__subcmd__convert)
-            opts="-f -U -q -v -h --layer --parent --verify --rate --threads --to --subformat --allocation --grain-size --cluster-size --unit --compression --level --adapter --hw-version --force --from --allow-path --allow-devices --force-share --snapshot --salvage --json --quiet --verbose --progress --help"
+            opts="-O -f -U -q -v -h --layer --parent --verify --rate --threads --to --subformat --allocation --grain-size --cluster-size --unit --compression --level --adapter --hw-version --force --from --allow-path --allow-devices --force-share --snapshot --salvage --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -211,6 +223,10 @@ _hako() {
                     return 0
                     ;;
                 --to)
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk" -- "${cur}"))
+                    return 0
+                    ;;
+                -O)
                     COMPREPLY=($(compgen -W "raw qcow2 vmdk" -- "${cur}"))
                     return 0
                     ;;
@@ -251,6 +267,10 @@ _hako() {
                     return 0
                     ;;
                 --from)
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
                     COMPREPLY=($(compgen -W "raw qcow2 vmdk" -- "${cur}"))
                     return 0
                     ;;
@@ -277,7 +297,7 @@ _hako() {
             return 0
             ;;
         hako__subcmd__disk__subcmd__create)
-            opts="-f -U -q -v -h --parent --to --subformat --allocation --grain-size --cluster-size --unit --compression --level --adapter --hw-version --force --from --allow-path --allow-devices --force-share --json --quiet --verbose --progress --help"
+            opts="-O -f -U -q -v -h --parent --to --subformat --allocation --grain-size --cluster-size --unit --compression --level --adapter --hw-version --force --from --allow-path --allow-devices --force-share --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -288,6 +308,10 @@ _hako() {
                     return 0
                     ;;
                 --to)
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk" -- "${cur}"))
+                    return 0
+                    ;;
+                -O)
                     COMPREPLY=($(compgen -W "raw qcow2 vmdk" -- "${cur}"))
                     return 0
                     ;;
@@ -328,6 +352,10 @@ _hako() {
                     return 0
                     ;;
                 --from)
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
                     COMPREPLY=($(compgen -W "raw qcow2 vmdk" -- "${cur}"))
                     return 0
                     ;;
@@ -368,13 +396,17 @@ _hako() {
             return 0
             ;;
         hako__subcmd__disk__subcmd__hash)
-            opts="-U -q -v -h --from --allow-path --allow-devices --force-share --snapshot --salvage --threads --json --quiet --verbose --progress --help"
+            opts="-f -U -q -v -h --from --allow-path --allow-devices --force-share --snapshot --salvage --threads --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --from)
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
                     COMPREPLY=($(compgen -W "raw qcow2 vmdk" -- "${cur}"))
                     return 0
                     ;;
@@ -405,13 +437,17 @@ _hako() {
             return 0
             ;;
         hako__subcmd__disk__subcmd__info)
-            opts="-U -q -v -h --chain --from --allow-path --allow-devices --force-share --snapshot --salvage --json --quiet --verbose --progress --help"
+            opts="-f -U -q -v -h --chain --from --allow-path --allow-devices --force-share --snapshot --salvage --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --from)
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
                     COMPREPLY=($(compgen -W "raw qcow2 vmdk" -- "${cur}"))
                     return 0
                     ;;
@@ -438,13 +474,17 @@ _hako() {
             return 0
             ;;
         hako__subcmd__disk__subcmd__map)
-            opts="-U -q -v -h --from --allow-path --allow-devices --force-share --snapshot --salvage --json --quiet --verbose --progress --help"
+            opts="-f -U -q -v -h --from --allow-path --allow-devices --force-share --snapshot --salvage --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --from)
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
                     COMPREPLY=($(compgen -W "raw qcow2 vmdk" -- "${cur}"))
                     return 0
                     ;;

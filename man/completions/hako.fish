@@ -60,7 +60,7 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from formats" -s q -l quiet -d 'Say nothing but results and errors'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from formats" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from formats" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
@@ -78,7 +78,7 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l parent -d 'Make the new image an overlay on this one' -r -F
-complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l to -d 'Format of the new image; by default what its extension says' -r -f -a "raw\t''
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -s O -l to -d 'Format of the new image; by default what its extension says' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l subformat -d 'Variant of the format; `hako disk formats` lists them' -r -f -a "v3\t''
@@ -102,7 +102,7 @@ ide\t''
 legacyESX\t''
 pvscsi\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l hw-version -d 'Virtual hardware version that a VMDK names' -r
-complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
@@ -110,7 +110,7 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 plain\t'A line on standard error now and then'
 json\t'One JSON object per line on standard error'
 none\t'Nothing'"
-complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -s f -l force -d 'Replace an existing file'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l force -d 'Replace an existing file'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l allow-devices -d 'Let the image name block devices'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -s U -l force-share -d 'Open without locks, even if the image is in use'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l json -d 'Print results as JSON'
@@ -121,7 +121,7 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l parent -d 'Make the new image an overlay on this one' -r -F
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l rate -d 'Write at most this many bytes of data per second' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
-complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l to -d 'Format of the new image; by default what its extension says' -r -f -a "raw\t''
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -s O -l to -d 'Format of the new image; by default what its extension says' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l subformat -d 'Variant of the format; `hako disk formats` lists them' -r -f -a "v3\t''
@@ -145,7 +145,7 @@ ide\t''
 legacyESX\t''
 pvscsi\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l hw-version -d 'Virtual hardware version that a VMDK names' -r
-complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
@@ -155,7 +155,7 @@ plain\t'A line on standard error now and then'
 json\t'One JSON object per line on standard error'
 none\t'Nothing'"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l verify -d 'Read the new image back and compare before it gets its name'
-complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -s f -l force -d 'Replace an existing file'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l force -d 'Replace an existing file'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l allow-devices -d 'Let the image name block devices'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -s U -l force-share -d 'Open without locks, even if the image is in use'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l salvage -d 'Open a damaged or truncated image as far as it goes'
@@ -164,7 +164,7 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
-complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
@@ -180,11 +180,11 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -s q -l quiet -d 'Say nothing but results and errors'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
-complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -l from-b -d 'Format of the second image, if --from is only that of the first' -r -f -a "raw\t''
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -s F -l from-b -d 'Format of the second image, if --from is only that of the first' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -l snapshot -d 'Compare an internal snapshot (qcow2) of the first image, by name or ID' -r
@@ -201,7 +201,7 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -s q -l quiet -d 'Say nothing but results and errors'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
@@ -217,7 +217,7 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -s q -l quiet -d 'Say nothing but results and errors'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"

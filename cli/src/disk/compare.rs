@@ -46,7 +46,7 @@ pub struct Compare {
     open: OpenFlags,
 
     /// Format of the second image, if --from is only that of the first
-    #[arg(long, value_name = "FORMAT", value_parser = format_names(|_| true),
+    #[arg(short = 'F', long, value_name = "FORMAT", value_parser = format_names(|_| true),
           help_heading = "Options for opening")]
     from_b: Option<String>,
 

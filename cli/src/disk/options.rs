@@ -21,7 +21,7 @@ pub struct OpenFlags {
     ///
     /// Raw is never guessed: it is what is named .raw, .img or .dd, a block device, or what this
     /// option says is raw.
-    #[arg(long, value_name = "FORMAT", value_parser = format_names(|_| true))]
+    #[arg(short = 'f', long, value_name = "FORMAT", value_parser = format_names(|_| true))]
     pub from: Option<String>,
 
     /// Let the image name files below DIR (repeatable)
@@ -132,7 +132,7 @@ impl Threads {
 #[command(next_help_heading = "Options for the new image")]
 pub struct TargetFlags {
     /// Format of the new image; by default what its extension says
-    #[arg(long, value_name = "FORMAT", value_parser = format_names(can_be_created))]
+    #[arg(short = 'O', long, value_name = "FORMAT", value_parser = format_names(can_be_created))]
     to: Option<String>,
 
     /// Variant of the format; `hako disk formats` lists them
@@ -168,7 +168,7 @@ pub struct TargetFlags {
     hw_version: Option<u32>,
 
     /// Replace an existing file
-    #[arg(short, long)]
+    #[arg(long)]
     pub force: bool,
 }
 
