@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::cut::{CutImage, cut_images};
 use super::fault::Fault;
 use super::model::{
-    Context, Geometry, History, Model, Step, assert_same, assert_sound, build, deliver, main_name,
+    Context, Geometry, History, Model, Start, Step, assert_same, assert_sound, deliver, main_name,
     random_pieces, read_all,
 };
 use super::{Effort, FaultFolder, Rng, Subject};
@@ -17,12 +17,26 @@ pub fn run(subject: &dyn Subject, effort: Effort) {
     let geometry = Geometry::of(subject);
     for seed in 0..effort.n_seeds {
         let _context = Context(format!("seed {seed}"));
-        failing_reads(subject, geometry, effort, seed);
+        let start = Start::build(subject, geometry.size, seed);
         failing_creation(subject, geometry, effort, seed);
-        if subject.traits().writable {
-            failing_writes(subject, geometry, effort, seed);
-            cuts(subject, geometry, effort, seed);
-        }
+        existing(subject, geometry, effort, seed, &start);
+    }
+}
+
+/// Lets the reads and writes of an image that exists fail.
+pub fn run_existing(subject: &dyn Subject, start: &Start, effort: Effort) {
+    let geometry = Geometry::of_existing(subject, start);
+    for seed in 0..effort.n_seeds {
+        let _context = Context(format!("seed {seed}"));
+        existing(subject, geometry, effort, seed, start);
+    }
+}
+
+fn existing(subject: &dyn Subject, geometry: Geometry, effort: Effort, seed: u64, start: &Start) {
+    failing_reads(subject, effort, start.copy());
+    if subject.traits().writable {
+        failing_writes(subject, geometry, effort, seed, start.copy());
+        cuts(subject, geometry, effort, seed, start.copy());
     }
 }
 
@@ -32,18 +46,10 @@ fn places(n: u64, effort: Effort) -> impl Iterator<Item = u64> {
     (0..n).filter(move |at| *at < 10 || at % step == 0)
 }
 
-fn failing_reads(subject: &dyn Subject, geometry: Geometry, effort: Effort, seed: u64) {
+fn failing_reads(subject: &dyn Subject, effort: Effort, start: Start) {
     let _context = Context("failing_reads".to_owned());
     let name = main_name(subject);
-    let folder = FaultFolder::default();
-    let content = build(
-        subject,
-        &folder,
-        &name,
-        geometry.size,
-        &mut Rng::new(seed),
-        None,
-    );
+    let Start { folder, content } = start;
     let read = || -> Result<()> {
         let image = subject.open(&folder, &name, Access::ReadOnly)?;
         let size = image.info().virtual_size;
@@ -111,13 +117,18 @@ fn workload(geometry: Geometry, effort: Effort, rng: &mut Rng) -> Vec<Arc<Step>>
     steps
 }
 
-fn failing_writes(subject: &dyn Subject, geometry: Geometry, effort: Effort, seed: u64) {
+fn failing_writes(
+    subject: &dyn Subject,
+    geometry: Geometry,
+    effort: Effort,
+    seed: u64,
+    start: Start,
+) {
     let _context = Context("failing_writes".to_owned());
     let mut rng = Rng::new(seed);
     let name = main_name(subject);
-    let original = FaultFolder::default();
-    let content = build(subject, &original, &name, geometry.size, &mut rng, None);
-    let content = Arc::new(content);
+    let original = start.folder;
+    let content = Arc::new(start.content);
     let steps = workload(geometry, effort, &mut rng);
 
     let folder = original.copy();
@@ -223,13 +234,10 @@ impl Faulty {
 /// The histories of a workload by when, in operations of the log, each begins to hold.
 type Timeline = Vec<(usize, History)>;
 
-fn cuts(subject: &dyn Subject, geometry: Geometry, effort: Effort, seed: u64) {
+fn cuts(subject: &dyn Subject, geometry: Geometry, effort: Effort, seed: u64, start: Start) {
     let _context = Context("cuts".to_owned());
     let mut rng = Rng::new(seed);
-    let name = main_name(subject);
-    let folder = FaultFolder::default();
-    let content = build(subject, &folder, &name, geometry.size, &mut rng, None);
-    let folder = folder.copy();
+    let Start { folder, content } = start;
     let (before, numbers) = (folder.files(), folder.numbers());
     let steps = workload(geometry, effort, &mut rng);
     let timeline = run_logged(subject, &folder, content, &steps);

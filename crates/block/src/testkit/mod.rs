@@ -32,3 +32,20 @@ pub fn conformance(subject: &dyn Subject, effort: Effort) {
 pub fn faults(subject: &dyn Subject, effort: Effort) {
     faults::run(subject, effort);
 }
+
+/// Runs on an image that exists, made by other software, what of the suite applies. `folder`
+/// holds it as `disk.EXTENSION`, `content` is what it holds.
+pub fn conformance_of_existing(
+    subject: &dyn Subject,
+    folder: &FaultFolder,
+    content: &[u8],
+    effort: Effort,
+) {
+    let _context = model::Context(subject.name());
+    let start = model::Start {
+        folder: folder.copy(),
+        content: content.to_vec(),
+    };
+    suite::run_existing(subject, &start, effort);
+    faults::run_existing(subject, &start, effort);
+}

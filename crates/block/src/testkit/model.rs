@@ -47,6 +47,44 @@ impl Geometry {
         let size = (n_units * unit).max(256 << 10) + 3 * 512;
         Self { unit, size }
     }
+
+    /// Returns those of an image that exists.
+    pub fn of_existing(subject: &dyn Subject, start: &Start) -> Self {
+        let image = subject
+            .open(&start.folder, &main_name(subject), Access::ReadOnly)
+            .expect("opens");
+        let info = image.info();
+        assert_eq!(info.virtual_size, start.content.len() as u64);
+        Self {
+            unit: info.unit_bytes.max(4096),
+            size: info.virtual_size,
+        }
+    }
+}
+
+/// The image a test begins with, under [`main_name`], and what it holds.
+#[derive(Clone)]
+pub struct Start {
+    pub folder: FaultFolder,
+    pub content: Vec<u8>,
+}
+
+impl Start {
+    /// Makes an image of random content.
+    pub fn build(subject: &dyn Subject, size: u64, seed: u64) -> Self {
+        let folder = FaultFolder::default();
+        let name = main_name(subject);
+        let content = build(subject, &folder, &name, size, &mut Rng::new(seed), None);
+        Self { folder, content }
+    }
+
+    /// Returns the same image in a folder of its own, with an empty log.
+    pub fn copy(&self) -> Self {
+        Self {
+            folder: self.folder.copy(),
+            content: self.content.clone(),
+        }
+    }
 }
 
 pub fn main_name(subject: &dyn Subject) -> String {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::model::{
-    Context, Geometry, Model, Piece, Step, assert_same, assert_sound, build, check_extents,
+    Context, Geometry, Model, Piece, Start, Step, assert_same, assert_sound, build, check_extents,
     deliver, main_name, random_range, read_all,
 };
 use super::{Effort, FaultFolder, Rng, Subject};
@@ -18,8 +18,9 @@ pub fn run(subject: &dyn Subject, effort: Effort) {
         wide_disk(subject, geometry, seed);
         read_only_refuses_writes(subject, geometry, seed);
         if subject.traits().writable {
-            random_steps(subject, geometry, effort, seed);
-            many_threads(subject, geometry, seed);
+            let start = || Start::build(subject, geometry.size, seed);
+            random_steps(subject, geometry, effort, seed, start());
+            many_threads(subject, seed, start(), false);
         }
         if subject.traits().overlay {
             overlay_round_trip(subject, geometry, seed);
@@ -27,6 +28,25 @@ pub fn run(subject: &dyn Subject, effort: Effort) {
         if subject.traits().overlay && subject.traits().writable {
             overlay_steps(subject, geometry, effort, seed);
             overlay_threads(subject, geometry, seed);
+        }
+    }
+}
+
+/// Reads and writes an image that exists.
+pub fn run_existing(subject: &dyn Subject, start: &Start, effort: Effort) {
+    let geometry = Geometry::of_existing(subject, start);
+    let image = open(subject, &start.folder, Access::ReadOnly);
+    for seed in 0..effort.n_seeds {
+        let _context = Context(format!("seed {seed}"));
+        let mut rng = Rng::new(seed);
+        let got = read_all(&*image, &mut rng).expect("reads");
+        assert_same(&start.content, &got, "the image as it was");
+        random_reads(&*image, &start.content, &mut rng);
+        check_extents(&*image, &start.folder, &start.content, &mut rng);
+        assert_sound(subject, &start.folder, &main_name(subject), true);
+        if subject.traits().writable {
+            random_steps(subject, geometry, effort, seed, start.copy());
+            many_threads(subject, seed, start.copy(), true);
         }
     }
 }
@@ -203,14 +223,21 @@ fn read_only_refuses_writes(subject: &dyn Subject, geometry: Geometry, seed: u64
     assert_eq!(folder.log_len(), 0, "a read-only image was written to");
 }
 
-fn random_steps(subject: &dyn Subject, geometry: Geometry, effort: Effort, seed: u64) {
+fn random_steps(
+    subject: &dyn Subject,
+    geometry: Geometry,
+    effort: Effort,
+    seed: u64,
+    start: Start,
+) {
     let _context = Context("random_steps".to_owned());
     let Geometry { unit, size } = geometry;
     let mut rng = Rng::new(seed);
-    let folder = FaultFolder::default();
     let name = main_name(subject);
-    let bytes = build(subject, &folder, &name, size, &mut rng, None);
-    let mut model = Model { bytes };
+    let folder = start.folder;
+    let mut model = Model {
+        bytes: start.content,
+    };
     for _ in 0..4 {
         let image = open(subject, &folder, Access::ReadWrite);
         assert!(image.info().writable);
@@ -272,12 +299,14 @@ fn write_from_threads(image: &dyn BlockImage, content: &mut [u8], seed: u64) {
     }
 }
 
-fn many_threads(subject: &dyn Subject, geometry: Geometry, seed: u64) {
+fn many_threads(subject: &dyn Subject, seed: u64, start: Start, leaks_allowed: bool) {
     let _context = Context("many_threads".to_owned());
     let mut rng = Rng::new(seed);
-    let folder = FaultFolder::default();
     let name = main_name(subject);
-    let mut content = build(subject, &folder, &name, geometry.size, &mut rng, None);
+    let Start {
+        folder,
+        mut content,
+    } = start;
     let image = open(subject, &folder, Access::ReadWrite);
     write_from_threads(&*image, &mut content, seed);
     let got = read_all(&*image, &mut rng).expect("reads");
@@ -287,7 +316,7 @@ fn many_threads(subject: &dyn Subject, geometry: Geometry, seed: u64) {
     let image = open(subject, &folder, Access::ReadOnly);
     let got = read_all(&*image, &mut rng).expect("reads");
     assert_same(&content, &got, "after many threads and reopen");
-    assert_sound(subject, &folder, &name, false);
+    assert_sound(subject, &folder, &name, leaks_allowed);
 }
 
 /// An overlay and its parent in one folder.

@@ -5,7 +5,9 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
-use super::{CheckReport, Effort, FaultFolder, Subject, Traits, conformance};
+use super::{
+    CheckReport, Effort, FaultFolder, Rng, Subject, Traits, conformance, conformance_of_existing,
+};
 use crate::image::check_range;
 use crate::{
     Access, BlockImage, Error, Extent, ExtentKind, ImageInfo, Outputs, ParentLink, Resolver,
@@ -293,5 +295,27 @@ fn every_flaw_is_caught() {
             conformance(&Toy(flaw), Effort::QUICK);
         }));
         assert!(run.is_err(), "{flaw:?} passed the suite");
+    }
+}
+
+#[test]
+fn an_image_that_exists_passes_only_in_sound_hands() {
+    let folder = FaultFolder::default();
+    let content = Rng::new(1).bytes(10 * UNIT as usize + 512);
+    let size = content.len() as u64;
+    let mut sink = Toy(Flaw::None)
+        .create(&folder, "disk.toy", size, None)
+        .unwrap();
+    sink.data(0, &content).unwrap();
+    sink.finish().unwrap();
+    let passes = |flaw| {
+        catch_unwind(AssertUnwindSafe(|| {
+            conformance_of_existing(&Toy(flaw), &folder, &content, Effort::QUICK);
+        }))
+        .is_ok()
+    };
+    assert!(passes(Flaw::None));
+    for flaw in [Flaw::FlushDoesNotSync, Flaw::ErrorsSwallowed] {
+        assert!(!passes(flaw), "{flaw:?} passed");
     }
 }

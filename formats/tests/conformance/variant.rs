@@ -1,0 +1,181 @@
+//! What the suite needs to know of a variant of a format, from the registry.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use hako_block::testkit::{CheckReport, FaultFolder, SparseBytes, Subject, Traits};
+use hako_block::{
+    Access, BlockImage, ErrorKind, Outputs, ParentLink, Resolver, Result, SECTOR_BYTES, Sink,
+};
+use hako_formats::{CreateArgs, CreateOptions, DiskFormat, OpenArgs, Severity, Subformat};
+
+/// How often `qemu-img check` looks too where the suite has an image checked: it might see what
+/// our own check, written with the same eyes as the driver, does not.
+const QEMU_CHECKS_ONE_IN: usize = 20;
+
+/// One variant of a format in the registry, as the suite sees it.
+pub struct Variant {
+    pub format: &'static dyn DiskFormat,
+    pub subformat: &'static Subformat,
+    pub options: CreateOptions,
+    /// What the options are, for messages.
+    pub label: String,
+    n_checks: AtomicUsize,
+}
+
+impl Variant {
+    pub fn new(format: &'static dyn DiskFormat, subformat: &'static Subformat) -> Self {
+        let options = CreateOptions {
+            subformat: (!subformat.name.is_empty()).then(|| subformat.name.to_owned()),
+            ..CreateOptions::default()
+        };
+        let label = format!("{} {}", format.name(), subformat.name)
+            .trim_end()
+            .to_owned();
+        Self {
+            format,
+            subformat,
+            options,
+            label,
+            n_checks: AtomicUsize::new(0),
+        }
+    }
+
+    pub fn open_args(folder: &FaultFolder, name: &str, access: Access) -> Result<OpenArgs> {
+        let opened = folder.open(name, access)?;
+        Ok(OpenArgs {
+            storage: opened.storage,
+            name: opened.name,
+            resolver: opened.resolver,
+            access,
+            salvage: false,
+            snapshot: None,
+        })
+    }
+
+    /// Asks the format whether it creates this variant.
+    pub fn creates(&self, parent: Option<ParentLink>) -> bool {
+        let folder = FaultFolder::default();
+        self.create(&folder, "disk", 1 << 20, parent).is_ok()
+    }
+
+    fn takes_parent(&self) -> bool {
+        let link = ParentLink {
+            name: format!("parent.{}", self.extension()),
+            format: Some(self.format.name().to_owned()),
+            content_id: Some(0x1234_5678),
+        };
+        self.creates(Some(link))
+    }
+}
+
+impl Subject for Variant {
+    fn name(&self) -> String {
+        self.label.clone()
+    }
+
+    fn traits(&self) -> Traits {
+        Traits {
+            writable: self.subformat.write,
+            overlay: self.takes_parent(),
+            may_refuse_after_cut: false,
+        }
+    }
+
+    fn extension(&self) -> &str {
+        self.format.extensions()[0]
+    }
+
+    fn create(
+        &self,
+        folder: &FaultFolder,
+        name: &str,
+        size: u64,
+        parent: Option<ParentLink>,
+    ) -> Result<Box<dyn Sink>> {
+        assert!(size.is_multiple_of(SECTOR_BYTES));
+        self.format.stream(CreateArgs {
+            storage: folder.create(name)?,
+            name: name.to_owned(),
+            outputs: folder,
+            virtual_size: size,
+            parent,
+            options: self.options.clone(),
+        })
+    }
+
+    fn open(
+        &self,
+        folder: &FaultFolder,
+        name: &str,
+        access: Access,
+    ) -> Result<Arc<dyn BlockImage>> {
+        let args = Self::open_args(folder, name, access)?;
+        self.format.open(args).map(Arc::from)
+    }
+
+    fn check(&self, folder: &FaultFolder, name: &str) -> Result<Option<CheckReport>> {
+        let args = Self::open_args(folder, name, Access::ReadOnly)?;
+        let findings = match self.format.check(args) {
+            Ok(findings) => findings,
+            Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut corruptions: Vec<_> = findings
+            .list
+            .iter()
+            .filter(|finding| finding.severity == Severity::Corruption)
+            .map(|finding| format!("{}: {}", finding.file, finding.text))
+            .collect();
+        let nth = self.n_checks.fetch_add(1, Ordering::Relaxed);
+        if nth.is_multiple_of(QEMU_CHECKS_ONE_IN) {
+            corruptions.extend(qemu_finds(self.format.name(), folder, name));
+        }
+        Ok(Some(CheckReport {
+            corruptions,
+            n_leaks: findings.n_leaks,
+        }))
+    }
+}
+
+/// Returns what `qemu-img check` says is corrupt. Leaks are none of it.
+fn qemu_finds(format: &str, folder: &FaultFolder, name: &str) -> Option<String> {
+    const LEAKS_ONLY: i32 = 3;
+    let scratch = tempfile::tempdir().unwrap();
+    for (name, content) in folder.files() {
+        write_sparse(&scratch.path().join(name), &content);
+    }
+    let output = Command::new("qemu-img")
+        .current_dir(&scratch)
+        .args(["check", "-f", format, name])
+        .output()
+        .expect("qemu-img is installed (tests/run does that)");
+    let code = output.status.code().unwrap_or(-1);
+    (code != 0 && code != LEAKS_ONLY).then(|| {
+        format!(
+            "qemu-img check, exit code {code}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )
+    })
+}
+
+/// Writes a file of the folder in memory to the disk.
+fn write_sparse(path: &Path, content: &SparseBytes) {
+    let file = File::create(path).unwrap();
+    file.set_len(content.len()).unwrap();
+    let mut offset = 0;
+    while offset < content.len() {
+        let (len, is_data) = content.run_at(offset);
+        if is_data {
+            let mut bytes = vec![0; len as usize];
+            content.read(offset, &mut bytes);
+            file.write_all_at(&bytes, offset).unwrap();
+        }
+        offset += len;
+    }
+}
