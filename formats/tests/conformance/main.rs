@@ -14,13 +14,9 @@ use hako_formats::{Compression, CreateOptions, FORMATS};
 
 use variant::Variant;
 
-/// Returns whether the long matrices run (`tests/run --all`).
-fn is_long() -> bool {
-    std::env::var_os("HAKO_ALL").is_some()
-}
-
+/// Returns how long to try: `tests/run --all` sets the variable.
 fn effort() -> Effort {
-    if is_long() {
+    if std::env::var_os("HAKO_ALL").is_some() {
         Effort::LONG
     } else {
         Effort::QUICK
@@ -59,15 +55,11 @@ fn storing_options() -> Vec<(&'static str, CreateOptions)> {
         unit_bytes: Some(unit_bytes),
         ..CreateOptions::default()
     };
-    let mut options = vec![
+    vec![
         ("zlib", compression(Compression::Zlib)),
         ("zstd", compression(Compression::Zstd)),
         ("units of 4 KiB", unit(4096)),
-    ];
-    if is_long() {
-        options.push(("units of 1 MiB", unit(1 << 20)));
-    }
-    options
+    ]
 }
 
 /// `HAKO_SUBJECT=part-of-a-name` runs only the variants so named.
