@@ -212,7 +212,7 @@ fn convert_replaces_only_by_force_and_never_its_source() {
     assert_eq!(world.read("d.raw"), b"precious");
     world.fails("convert s.raw s.raw --force", 2, "is the source itself");
     assert_eq!(world.read("s.raw"), content);
-    world.done("convert s.raw d.raw -f");
+    world.done("convert s.raw d.raw --force");
     assert_eq!(world.read("d.raw"), content);
 }
 
