@@ -1,9 +1,9 @@
 //! VMDK in its variants.
 //!
 //! An image is a text descriptor and extents, in the order of the disk. The descriptor is a file
-//! of its own or lies inside a sparse extent file. [`layout`] finds it and what each of its lines
-//! stands for; [`image`] makes one disk of the parts; the parts are images of their own: plain
-//! files ([`flat`]) and the sparse kinds.
+//! of its own or lies inside a sparse extent file. `layout` finds it and what each of its lines
+//! stands for; `image` makes one disk of the parts; the parts are images of their own: plain
+//! files (`flat`) and the sparse kinds.
 
 mod check;
 mod claims;
