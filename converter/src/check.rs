@@ -108,14 +108,7 @@ fn check_unopened(path: &Path, options: &OpenOptions, error: &Error) -> Result<L
         Some(name) => format_named(name)?,
         None => detect(&*opened.storage, path)?,
     };
-    let args = OpenArgs {
-        storage: opened.storage,
-        name: opened.name,
-        resolver: opened.resolver,
-        access: options.access,
-        salvage: options.salvage,
-        snapshot: options.snapshot.clone(),
-    };
+    let args = options.args(opened);
     let mut checked = check_structure(format, args)?;
     if checked.findings.n_corruptions == 0 {
         checked.findings.add_error(&checked.file, error);

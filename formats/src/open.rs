@@ -28,6 +28,20 @@ pub struct OpenOptions {
     pub top_only: bool,
 }
 
+impl OpenOptions {
+    /// Returns what a driver is given to open, or to check, the file `opened` as one layer.
+    pub fn args(&self, opened: Opened) -> OpenArgs {
+        OpenArgs {
+            storage: opened.storage,
+            name: opened.name,
+            resolver: opened.resolver,
+            access: self.access,
+            salvage: self.salvage,
+            snapshot: self.snapshot.clone(),
+        }
+    }
+}
+
 /// One layer with the format that opened it.
 pub struct OpenedLayer {
     /// The format.
@@ -79,14 +93,7 @@ pub fn open_layer(
     opened: Opened,
     options: &OpenOptions,
 ) -> Result<OpenedLayer> {
-    let args = OpenArgs {
-        storage: opened.storage,
-        name: opened.name,
-        resolver: opened.resolver,
-        access: options.access,
-        salvage: options.salvage,
-        snapshot: options.snapshot.clone(),
-    };
+    let args = options.args(opened);
     let image = format
         .open(args.clone())
         .map_err(|error| error.in_file(args.storage.name()))?;
