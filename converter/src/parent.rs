@@ -34,7 +34,9 @@ impl Parent {
             link: ParentLink {
                 name,
                 format: Some(info.format.to_owned()),
+                identity: info.identity,
                 content_id: info.content_id,
+                ..ParentLink::default()
             },
             virtual_size: info.virtual_size,
             warnings,

@@ -8,6 +8,7 @@ mod open;
 
 pub use disk::{
     Adapter, Allocation, CheckArgs, Compression, CreateArgs, CreateOptions, DiskFormat, FORMATS,
-    Finding, Findings, OpenArgs, Severity, Subformat, format_named,
+    Finding, Findings, OpenArgs, Renaming, Repair, Settings, Severity, Subformat, Task,
+    format_named,
 };
 pub use open::{OpenOptions, OpenedChain, OpenedLayer, detect, open_chain, open_layer};

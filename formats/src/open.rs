@@ -1,5 +1,6 @@
 //! Opening an image: which format it is, and its chain of parents.
 
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -117,26 +118,7 @@ fn open_parent(
             format!("a chain of more than {MAX_LAYERS} layers"),
         ));
     }
-    refuse_protocol(&link.name)?;
-    let opened = child
-        .args
-        .resolver
-        .open(&link.name, Access::ReadOnly)
-        .map_err(|error| {
-            if error.kind() != ErrorKind::NotFound {
-                error
-            } else if link.name.contains('\\') {
-                error.hint(format!(
-                    "{:?} is a Windows path: put the parent beside the overlay and correct its name there",
-                    link.name
-                ))
-            } else {
-                error.hint(format!(
-                    "the parent of {} is missing",
-                    child.args.storage.name()
-                ))
-            }
-        })?;
+    let opened = find_parent(child, link, options)?;
     if let Some(id) = opened.storage.id() {
         if seen.contains(&id) {
             return Err(Error::corrupt(
@@ -166,21 +148,116 @@ fn open_parent(
         ..options.clone()
     };
     let parent = open_layer(format_named(format)?, opened, &parent_options)?;
+    let found = parent.image.info().identity;
+    if link.identity.is_some() && link.identity != found {
+        return Err(Error::new(
+            ErrorKind::Corrupt,
+            format!(
+                "{} is not the parent that the overlay was made on: {} was, this is {}",
+                parent.args.storage.name(),
+                id_text(link.identity),
+                id_text(found)
+            ),
+        ));
+    }
     let (wanted, found) = (link.content_id, parent.image.info().content_id);
     if wanted.is_some() && wanted != found {
-        let text = |id: Option<u32>| id.map_or_else(|| "none".to_owned(), |id| format!("{id:08x}"));
         return Err(Error::new(
             ErrorKind::Corrupt,
             format!(
                 "parentCID {} does not match the CID {} of {:?}",
-                text(wanted),
-                text(found),
-                link.name
+                id_text(wanted),
+                id_text(found),
+                parent.args.name
             ),
         )
         .hint("the parent was changed after this overlay was made: its content no longer fits"));
     }
     Ok(parent)
+}
+
+fn id_text(id: Option<impl std::fmt::Display>) -> String {
+    id.map_or_else(|| "none".to_owned(), |id| id.to_string())
+}
+
+/// Opens the first of the parent's names that leads to a file; without a name, the file beside
+/// the overlay that has the parent's identity.
+fn find_parent(child: &OpenedLayer, link: &ParentLink, options: &OpenOptions) -> Result<Opened> {
+    let mut missing = None;
+    for name in iter::once(&link.name).chain(&link.other_names) {
+        if name.is_empty() {
+            continue;
+        }
+        refuse_protocol(name)?;
+        match child.args.resolver.open(name, Access::ReadOnly) {
+            Ok(opened) => return Ok(opened),
+            // Of several names, one that the gate refuses is as good as one that leads nowhere,
+            // as long as another one leads to the parent.
+            Err(error) => missing = missing.or(Some(missing_parent(child, name, error))),
+        }
+    }
+    if let Some(error) = missing {
+        return Err(error);
+    }
+    let by_identity = find_by_identity(child, link, options)?;
+    by_identity.ok_or_else(|| {
+        Error::new(
+            ErrorKind::NotFound,
+            format!(
+                "no file beside the overlay is its parent, the disk {}",
+                id_text(link.identity)
+            ),
+        )
+        .hint("put the parent into the overlay's folder")
+    })
+}
+
+fn missing_parent(child: &OpenedLayer, name: &str, error: Error) -> Error {
+    if error.kind() != ErrorKind::NotFound {
+        error
+    } else if name.contains('\\') {
+        error.hint(format!(
+            "{name:?} is a Windows path: put the parent beside the overlay and correct its name there"
+        ))
+    } else {
+        error.hint(format!(
+            "the parent of {} is missing",
+            child.args.storage.name()
+        ))
+    }
+}
+
+fn find_by_identity(
+    child: &OpenedLayer,
+    link: &ParentLink,
+    options: &OpenOptions,
+) -> Result<Option<Opened>> {
+    let (Some(format), Some(_)) = (&link.format, link.identity) else {
+        return Ok(None);
+    };
+    let format = format_named(format)?;
+    for name in child.args.resolver.names()? {
+        if name == child.args.name {
+            continue;
+        }
+        let open = || child.args.resolver.open(&name, Access::ReadOnly);
+        // A neighbour that is locked, damaged or something else is not the parent.
+        let Ok(opened) = open() else { continue };
+        let (head, tail) = head_and_tail(&*opened.storage)?;
+        if !format.probe(&head, &tail) {
+            continue;
+        }
+        let layer_options = OpenOptions {
+            access: Access::ReadOnly,
+            snapshot: None,
+            ..options.clone()
+        };
+        let image = format.open(layer_options.args(opened));
+        if image.is_ok_and(|image| image.info().identity == link.identity) {
+            return open().map(Some);
+        }
+    }
+    Ok(None)
 }
 
 /// Refuses a parent that is no file: qemu's protocols and JSON descriptions.

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use hako_block::{
-    Access, BlockImage, ErrorKind, ExtentKind, Outputs, ParentLink, Result, Sink, StagedFolder,
+    Access, BlockImage, ContentId, ErrorKind, ExtentKind, Outputs, ParentLink, Result, Sink,
+    StagedFolder,
 };
 use hako_formats::{CreateArgs, CreateOptions, OpenOptions, OpenedChain, format_named, open_chain};
 use sha2::{Digest, Sha256};
@@ -309,6 +310,7 @@ fn link(path: &Path, name: &str) -> ParentLink {
         name: name.to_owned(),
         format: Some("vmdk".to_owned()),
         content_id: open(path).unwrap().chain.info().content_id,
+        ..ParentLink::default()
     }
 }
 
@@ -428,14 +430,14 @@ fn first_write_changes_an_embedded_descriptor_in_its_place() {
         " ".repeat("changeTrackPath=\"disk-ctk.vmdk\"".len() - 1)
     );
     let expected = edited
-        .replace(&format!("{before:08x}"), &format!("{after:08x}"))
+        .replace(&format!("{before}"), &format!("{after}"))
         .replace("changeTrackPath=\"disk-ctk.vmdk\"", &blank);
     assert_ne!(before, after);
     assert_eq!(new.trim_end_matches('\0'), expected);
 }
 
 /// The content ID, read although a writer has the image open.
-fn open_chain_info(path: &Path) -> u32 {
+fn open_chain_info(path: &Path) -> ContentId {
     let mut options = OpenOptions::default();
     options.rules.no_lock = true;
     open_chain(path, &options)

@@ -200,7 +200,7 @@ _hako() {
             return 0
             ;;
         hako__subcmd__disk__subcmd__convert)
-            opts="-O -f -U -q -v -h --layer --parent --verify --rate --threads --to --subformat --allocation --grain-size --cluster-size --unit --compression --level --adapter --hw-version --force --from --allow-path --allow-devices --force-share --snapshot --salvage --json --quiet --verbose --progress --help"
+            opts="-O -f -U -q -v -h --layer --parent --verify --rate --threads --to --subformat --allocation --grain-size --cluster-size --block-size --unit --compression --level --sector-size --adapter --hw-version --force --from --allow-path --allow-devices --force-share --snapshot --salvage --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -250,12 +250,20 @@ _hako() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --block-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --compression)
                     COMPREPLY=($(compgen -W "none zlib zstd" -- "${cur}"))
                     return 0
                     ;;
                 --level)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sector-size)
+                    COMPREPLY=($(compgen -W "512 4096" -- "${cur}"))
                     return 0
                     ;;
                 --adapter)
@@ -297,7 +305,7 @@ _hako() {
             return 0
             ;;
         hako__subcmd__disk__subcmd__create)
-            opts="-O -f -U -q -v -h --parent --to --subformat --allocation --grain-size --cluster-size --unit --compression --level --adapter --hw-version --force --from --allow-path --allow-devices --force-share --json --quiet --verbose --progress --help"
+            opts="-O -f -U -q -v -h --parent --to --subformat --allocation --grain-size --cluster-size --block-size --unit --compression --level --sector-size --adapter --hw-version --force --from --allow-path --allow-devices --force-share --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -335,12 +343,20 @@ _hako() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --block-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --compression)
                     COMPREPLY=($(compgen -W "none zlib zstd" -- "${cur}"))
                     return 0
                     ;;
                 --level)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sector-size)
+                    COMPREPLY=($(compgen -W "512 4096" -- "${cur}"))
                     return 0
                     ;;
                 --adapter)

@@ -91,11 +91,13 @@ streamOptimized\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l allocation -d 'How much space to take at once' -r -f -a "thin\t''
 lazy\t''
 eager\t''"
-complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l unit -l grain-size -l cluster-size -d 'Allocation unit: the grain of a VMDK, the cluster of a qcow2' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l unit -l grain-size -l cluster-size -l block-size -d 'Allocation unit: the grain of a VMDK, the cluster of a qcow2, the block of the others' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l compression -d 'How to compress, in a format that can' -r -f -a "none\t''
 zlib\t''
 zstd\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l level -d 'Compression level, in the codec\'s own scale' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l sector-size -d 'Size of a sector as the guest sees it, in a VHDX: 512 or 4096' -r -f -a "512\t''
+4096\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l adapter -d 'Disk controller that a VMDK names' -r -f -a "lsilogic\t''
 buslogic\t''
 ide\t''
@@ -134,11 +136,13 @@ streamOptimized\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l allocation -d 'How much space to take at once' -r -f -a "thin\t''
 lazy\t''
 eager\t''"
-complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l unit -l grain-size -l cluster-size -d 'Allocation unit: the grain of a VMDK, the cluster of a qcow2' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l unit -l grain-size -l cluster-size -l block-size -d 'Allocation unit: the grain of a VMDK, the cluster of a qcow2, the block of the others' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l compression -d 'How to compress, in a format that can' -r -f -a "none\t''
 zlib\t''
 zstd\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l level -d 'Compression level, in the codec\'s own scale' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l sector-size -d 'Size of a sector as the guest sees it, in a VHDX: 512 or 4096' -r -f -a "512\t''
+4096\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l adapter -d 'Disk controller that a VMDK names' -r -f -a "lsilogic\t''
 buslogic\t''
 ide\t''

@@ -19,7 +19,8 @@ Exit status:
 
 /// List the disk formats and what can be done with each
 ///
-/// Columns: read an image, create one, write in place, write to a pipe.
+/// Columns: read an image, create one, write in place, write to a pipe, mend by check --repair,
+/// resize, compact.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Formats {}
@@ -42,6 +43,9 @@ impl Formats {
                 "create",
                 "write",
                 "pipe",
+                "repair",
+                "resize",
+                "compact",
                 "notes",
             ]];
             table.extend(rows.map(|(format, row)| row_text(format, row)));
@@ -54,7 +58,7 @@ impl Formats {
     }
 }
 
-fn row_text(format: &dyn DiskFormat, row: &Subformat) -> [&'static str; 7] {
+fn row_text(format: &dyn DiskFormat, row: &Subformat) -> [&'static str; 10] {
     let yes = |flag: bool| if flag { "yes" } else { "-" };
     [
         format.name(),
@@ -63,6 +67,9 @@ fn row_text(format: &dyn DiskFormat, row: &Subformat) -> [&'static str; 7] {
         yes(row.create),
         yes(row.write),
         yes(row.pipe),
+        yes(row.repair),
+        yes(row.resize),
+        yes(row.compact),
         row.notes,
     ]
 }
@@ -91,6 +98,9 @@ fn row_json(format: &dyn DiskFormat, row: &Subformat) -> Value {
         "create": row.create,
         "write": row.write,
         "pipe": row.pipe,
+        "repair": row.repair,
+        "resize": row.resize,
+        "compact": row.compact,
         "notes": row.notes,
         "extensions": format.extensions(),
     })

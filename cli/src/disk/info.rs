@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use hako_block::{ImageInfo, ParentLink, Result, Value as Detail};
+use hako_block::{ContentId, ImageInfo, ParentLink, Result, Value as Detail};
 use hako_formats::{OpenOptions, open_chain};
 use serde_json::{Map, Value, json};
 
@@ -110,12 +110,12 @@ fn layer_text(info: &ImageInfo) -> Vec<(String, String)> {
     row("allocated size", size::human_and_bytes(info.allocated_size));
     row("unit", size::human(info.unit_bytes));
     if let Some(id) = info.content_id {
-        row("CID", format!("{id:08x}"));
+        row(id_label(id), id.to_string());
     }
     if let Some(parent) = &info.parent {
         row("parent", parent_text(parent));
         if let Some(id) = parent.content_id {
-            row("parentCID", format!("{id:08x}"));
+            row(parent_id_label(id), id.to_string());
         }
     }
     for (key, value) in &info.details {
@@ -131,6 +131,21 @@ fn layer_text(info: &ImageInfo) -> Vec<(String, String)> {
             .map(|oddity| ("odd".to_owned(), oddity.clone())),
     );
     rows
+}
+
+/// Returns what users of the format call its content ID.
+fn id_label(id: ContentId) -> &'static str {
+    match id {
+        ContentId::Cid(_) => "CID",
+        ContentId::Uuid(_) => "content ID",
+    }
+}
+
+fn parent_id_label(id: ContentId) -> &'static str {
+    match id {
+        ContentId::Cid(_) => "parentCID",
+        ContentId::Uuid(_) => "parent content ID",
+    }
 }
 
 fn parent_text(parent: &ParentLink) -> String {
@@ -184,7 +199,6 @@ fn inline(value: &Detail) -> String {
 }
 
 fn layer_json(info: &ImageInfo) -> Value {
-    let hex = |id: u32| format!("{id:08x}");
     let details: Map<String, Value> = info
         .details
         .iter()
@@ -196,11 +210,13 @@ fn layer_json(info: &ImageInfo) -> Value {
         "virtual_size": info.virtual_size,
         "allocated_size": info.allocated_size,
         "unit_bytes": info.unit_bytes,
-        "content_id": info.content_id.map(hex),
+        "identity": info.identity.map(|id| id.to_string()),
+        "content_id": info.content_id.map(|id| id.to_string()),
         "parent": info.parent.as_ref().map(|parent| json!({
             "name": parent.name,
             "format": parent.format,
-            "content_id": parent.content_id.map(hex),
+            "identity": parent.identity.map(|id| id.to_string()),
+            "content_id": parent.content_id.map(|id| id.to_string()),
         })),
         "files": info.files,
         "details": details,

@@ -146,9 +146,9 @@ pub struct TargetFlags {
     #[arg(long, value_name = "HOW", default_value = "thin", value_parser = allocations())]
     allocation: Allocation,
 
-    /// Allocation unit: the grain of a VMDK, the cluster of a qcow2
+    /// Allocation unit: the grain of a VMDK, the cluster of a qcow2, the block of the others
     #[arg(long, value_name = "SIZE", value_parser = size::parse,
-          visible_aliases = ["grain-size", "cluster-size"])]
+          visible_aliases = ["grain-size", "cluster-size", "block-size"])]
     unit: Option<u64>,
 
     /// How to compress, in a format that can
@@ -158,6 +158,10 @@ pub struct TargetFlags {
     /// Compression level, in the codec's own scale
     #[arg(long, value_name = "N")]
     level: Option<u32>,
+
+    /// Size of a sector as the guest sees it, in a VHDX: 512 or 4096
+    #[arg(long, value_name = "BYTES", value_parser = sector_sizes())]
+    sector_size: Option<u32>,
 
     /// Disk controller that a VMDK names
     #[arg(long, value_name = "NAME", value_parser = adapters(), ignore_case = true)]
@@ -189,6 +193,7 @@ impl TargetFlags {
             unit_bytes: self.unit,
             compression: self.compression,
             level: self.level,
+            sector_bytes: self.sector_size,
             adapter: self.adapter,
             hw_version: self.hw_version,
         }
@@ -258,6 +263,10 @@ fn compressions() -> impl TypedValueParser<Value = Compression> {
         "zstd" => Compression::Zstd,
         _ => Compression::None,
     })
+}
+
+fn sector_sizes() -> impl TypedValueParser<Value = u32> {
+    PossibleValuesParser::new(["512", "4096"]).try_map(|text| text.parse())
 }
 
 fn adapters() -> impl TypedValueParser<Value = Adapter> {

@@ -22,6 +22,10 @@ pub trait Resolver: Send + Sync {
     /// Replaces the small file `name` of the image's own folder by `bytes`, all or nothing, and
     /// returns once that is on stable storage.
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<()>;
+
+    /// Returns the names of the regular files in the image's own folder, sorted: where a format
+    /// that records no name for its parent has it looked for.
+    fn names(&self) -> Result<Vec<String>>;
 }
 
 /// A file that a [`Resolver`] opened.
@@ -166,6 +170,21 @@ impl Resolver for Gate {
             return Err(refused(name, "is not in the image's own folder"));
         }
         replace_file(&self.folder.join(name), bytes)
+    }
+
+    fn names(&self) -> Result<Vec<String>> {
+        let failed = |error| Error::io("list", error).in_file(&self.folder);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.file_type().is_ok_and(|kind| kind.is_file())
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
     }
 }
 

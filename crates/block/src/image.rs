@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::{Error, Extent, Result};
+use crate::{ContentId, Error, Extent, Result, Uuid};
 
 /// One value of an image's details, for people and for JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,14 +44,20 @@ impl From<bool> for Value {
 }
 
 /// How an overlay names its parent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ParentLink {
-    /// The file name as the image gives it, decoded; untrusted.
+    /// The file name as the image gives it, decoded; untrusted. Empty if the format records none
+    /// (VDI): the parent is then the file beside the image that has the identity below.
     pub name: String,
+    /// Where it may be besides, as the image gives it, the best guess first (VHD and VHDX record
+    /// several paths); untrusted.
+    pub other_names: Vec<String>,
     /// The parent's format, if the image records it (qcow2 does, a VMDK's parent is a VMDK).
     pub format: Option<String>,
+    /// Which disk the parent must be (VHD, VDI).
+    pub identity: Option<Uuid>,
     /// The content ID that the parent must have (VMDK's parentCID).
-    pub content_id: Option<u32>,
+    pub content_id: Option<ContentId>,
 }
 
 /// What there is to know of one layer without reading its data.
@@ -71,8 +77,10 @@ pub struct ImageInfo {
     pub has_zero_extents: bool,
     /// Whether the image was opened for writing.
     pub writable: bool,
+    /// What an overlay knows this disk by, whatever its content (VHD, VDI).
+    pub identity: Option<Uuid>,
     /// This layer's content ID (VMDK's CID).
-    pub content_id: Option<u32>,
+    pub content_id: Option<ContentId>,
     /// The parent, if this layer is an overlay.
     pub parent: Option<ParentLink>,
     /// Names of the host files of this layer, the one the user named first.

@@ -146,11 +146,6 @@ impl MemoryFolder {
     pub fn file(&self, name: &str) -> Option<Arc<dyn Storage>> {
         self.files().get(name).cloned()
     }
-
-    /// Returns the names of all files.
-    pub fn names(&self) -> Vec<String> {
-        self.files().keys().cloned().collect()
-    }
 }
 
 impl Resolver for MemoryFolder {
@@ -168,6 +163,10 @@ impl Resolver for MemoryFolder {
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
         self.insert(name, Arc::new(MemoryStorage::new(name, bytes.to_vec())));
         Ok(())
+    }
+
+    fn names(&self) -> Result<Vec<String>> {
+        Ok(self.files().keys().cloned().collect())
     }
 }
 

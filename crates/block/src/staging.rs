@@ -115,6 +115,10 @@ impl Resolver for StagedFolder {
     fn replace(&self, name: &str, _bytes: &[u8]) -> Result<()> {
         Err(Error::read_only().in_file(name))
     }
+
+    fn names(&self) -> Result<Vec<String>> {
+        Ok(self.0.parts().keys().cloned().collect())
+    }
 }
 
 impl Staged {

@@ -7,6 +7,7 @@ mod findings;
 mod options;
 pub mod qcow2;
 pub mod raw;
+mod upkeep;
 pub mod vmdk;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use hako_block::{Access, BlockImage, Error, Outputs, ParentLink, Resolver, Resul
 
 pub use findings::{Finding, Findings, Severity};
 pub use options::{Adapter, Allocation, Compression, CreateOptions};
+pub use upkeep::{Renaming, Repair, Settings, Task};
 
 /// Every disk format, in the order to show them.
 pub static FORMATS: &[&dyn DiskFormat] = &[&raw::Raw, &qcow2::Qcow2, &vmdk::Vmdk];
@@ -45,11 +47,34 @@ pub struct Subformat {
     pub write: bool,
     /// Whether it can be written to a pipe.
     pub pipe: bool,
+    /// Whether `check --repair` can mend it.
+    pub repair: bool,
+    /// Whether its virtual size can be changed in place.
+    pub resize: bool,
+    /// Whether it can give space back in place.
+    pub compact: bool,
     /// What else there is to know, in a few words.
     pub notes: &'static str,
 }
 
-/// A disk format: stateless, one `static` each.
+impl Subformat {
+    /// A row that can do nothing, to state only what one can.
+    pub const NONE: Subformat = Subformat {
+        name: "",
+        read: false,
+        create: false,
+        write: false,
+        pipe: false,
+        repair: false,
+        resize: false,
+        compact: false,
+        notes: "",
+    };
+}
+
+/// A disk format: stateless, one `static` each. What changes an image in place (from
+/// [`DiskFormat::repair`] on) is given the image's main file open for writing and leaves, cut off
+/// anywhere, the image as it was, or as it shall be, or one that is refused.
 pub trait DiskFormat: Sync {
     /// Returns the name that options take ("vmdk").
     fn name(&self) -> &'static str;
@@ -84,6 +109,61 @@ pub trait DiskFormat: Sync {
             "{} has no structure to check",
             self.name()
         )))
+    }
+
+    /// Mends one layer and returns what was done, one sentence each; nothing if nothing was to be
+    /// done. Damage that would take guessing is left, for the check that follows to tell. Writes
+    /// only through the storages of `args` and what its resolver opens: the caller keeps a copy
+    /// of what is overwritten.
+    fn repair(&self, args: OpenArgs, what: Repair) -> Result<Vec<String>> {
+        let _ = (args, what);
+        Err(self.cannot("be repaired"))
+    }
+
+    /// Changes the virtual size of one layer. New space is a hole. What lies beyond a smaller
+    /// size is lost: the caller has made sure that it may be.
+    fn resize(&self, args: OpenArgs, virtual_size: u64) -> Result<()> {
+        let _ = (args, virtual_size);
+        Err(self.cannot("be resized"))
+    }
+
+    /// Gives space back to the host: units that are all zeros are no longer stored (unless that
+    /// would show a parent's bytes), holes in the file are filled from its end, the file is cut.
+    /// Takes time by what is stored, not by the virtual size.
+    fn compact(&self, args: OpenArgs, task: Task<'_>) -> Result<()> {
+        let _ = (args, task);
+        Err(self.cannot("be compacted"))
+    }
+
+    /// Changes what the image says of itself. Content and content ID stay.
+    fn set(&self, args: OpenArgs, settings: &Settings) -> Result<()> {
+        let _ = args;
+        settings.refuse_others(self.name(), &[])
+    }
+
+    /// Makes the layer an overlay on another parent, or on none; its content stays as it is, and
+    /// what it does not store is the new parent's.
+    fn relink(&self, args: OpenArgs, parent: Option<&ParentLink>) -> Result<()> {
+        let _ = (args, parent);
+        Err(self.cannot("be an overlay"))
+    }
+
+    /// Returns what must change for the main file to be named `new_name`. Changes nothing.
+    fn renaming(&self, args: OpenArgs, new_name: &str) -> Result<Renaming> {
+        let _ = (args, new_name);
+        Ok(Renaming::default())
+    }
+
+    /// Called once the image has got another name: mends what a single-file image says of its own
+    /// name inside. A cut before this leaves an image that opens all the same.
+    fn renamed(&self, args: OpenArgs) -> Result<()> {
+        let _ = args;
+        Ok(())
+    }
+
+    /// Returns the error of a format that cannot do something.
+    fn cannot(&self, what: &str) -> Error {
+        Error::unsupported(format!("a {} image cannot {what}", self.name()))
     }
 }
 

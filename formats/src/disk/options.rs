@@ -77,6 +77,8 @@ pub struct CreateOptions {
     pub compression: Option<Compression>,
     /// Compression level, in the codec's own scale.
     pub level: Option<u32>,
+    /// Size of a sector as the guest sees it, in bytes: 512 or 4096.
+    pub sector_bytes: Option<u32>,
     /// The controller named in a VMDK descriptor.
     pub adapter: Option<Adapter>,
     /// The virtual hardware version named in a VMDK descriptor.
@@ -85,7 +87,8 @@ pub struct CreateOptions {
 
 impl CreateOptions {
     /// Refuses every choice whose option name is not in `known`, so that none is ignored silently.
-    /// Names: "allocation", "unit", "compression", "level", "adapter", "hw-version".
+    /// Names: "allocation", "unit", "compression", "level", "sector-size",
+    /// "adapter", "hw-version".
     pub fn refuse_others(&self, format: &str, known: &[&str]) -> Result<()> {
         let chosen = [
             ("allocation", self.allocation != Allocation::Thin),
@@ -96,6 +99,7 @@ impl CreateOptions {
                     .is_some_and(|kind| kind != Compression::None),
             ),
             ("level", self.level.is_some()),
+            ("sector-size", self.sector_bytes.is_some()),
             ("adapter", self.adapter.is_some()),
             ("hw-version", self.hw_version.is_some()),
         ];

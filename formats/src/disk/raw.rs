@@ -32,6 +32,7 @@ impl DiskFormat for Raw {
             write: true,
             pipe: true,
             notes: "sparse files, block devices, stdin and stdout",
+            ..Subformat::NONE
         }]
     }
 

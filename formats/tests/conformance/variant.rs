@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hako_block::testkit::{CheckReport, FaultFolder, SparseBytes, Subject, Traits};
 use hako_block::{
-    Access, BlockImage, ErrorKind, Outputs, ParentLink, Resolver, Result, SECTOR_BYTES, Sink,
+    Access, BlockImage, ContentId, ErrorKind, Outputs, ParentLink, Resolver, Result, SECTOR_BYTES,
+    Sink, Uuid,
 };
 use hako_formats::{CreateArgs, CreateOptions, DiskFormat, OpenArgs, Severity, Subformat};
 
@@ -67,7 +68,9 @@ impl Variant {
         let link = ParentLink {
             name: format!("parent.{}", self.extension()),
             format: Some(self.format.name().to_owned()),
-            content_id: Some(0x1234_5678),
+            identity: Some(Uuid([7; 16])),
+            content_id: Some(ContentId::Cid(0x1234_5678)),
+            ..ParentLink::default()
         };
         self.creates(Some(link))
     }

@@ -221,6 +221,10 @@ impl Resolver for FaultFolder {
         });
         Ok(())
     }
+
+    fn names(&self) -> Result<Vec<String>> {
+        Ok(self.files().into_keys().collect())
+    }
 }
 
 impl Outputs for FaultFolder {

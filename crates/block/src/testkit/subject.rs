@@ -57,7 +57,9 @@ pub trait Subject: Sync {
         ParentLink {
             name: name.to_owned(),
             format: Some(parent.info().format.to_owned()),
+            identity: parent.info().identity,
             content_id: parent.info().content_id,
+            ..ParentLink::default()
         }
     }
 }

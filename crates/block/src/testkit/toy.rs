@@ -58,7 +58,7 @@ impl ToyImage {
             parent: (head[8] == 1).then(|| ParentLink {
                 name: "parent.toy".to_owned(),
                 format: None,
-                content_id: None,
+                ..ParentLink::default()
             }),
             ..ImageInfo::default()
         };

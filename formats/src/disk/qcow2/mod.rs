@@ -58,6 +58,7 @@ impl DiskFormat for Qcow2 {
                 write: true,
                 pipe: false,
                 notes: "compressed with zlib or zstd, overlays, external data file, snapshots read",
+                ..Subformat::NONE
             },
             Subformat {
                 name: "v2",
@@ -66,6 +67,7 @@ impl DiskFormat for Qcow2 {
                 write: true,
                 pipe: false,
                 notes: "as qemu wrote before 1.7",
+                ..Subformat::NONE
             },
         ]
     }

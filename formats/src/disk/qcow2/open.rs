@@ -55,12 +55,12 @@ pub fn open(args: &OpenArgs) -> Result<Image> {
         unit_bytes: 1 << layout.sub_shift(),
         has_zero_extents: header.version >= 3,
         writable,
-        content_id: None,
         parent: parent(&header),
         files,
         allocated_size,
         details: details(&header, &snapshots, &*storage, &mut oddities),
         oddities,
+        ..ImageInfo::default()
     };
     let writer = if writable {
         Some(Writer::new(&header, &snapshots)?)
@@ -136,7 +136,7 @@ fn parent(header: &Header) -> Option<ParentLink> {
         // qemu's own way to say that the rest is a file name, whatever colons are in it.
         name: name.strip_prefix("file:").unwrap_or(name).to_owned(),
         format: header.backing_format.clone(),
-        content_id: None,
+        ..ParentLink::default()
     })
 }
 

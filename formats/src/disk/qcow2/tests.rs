@@ -638,7 +638,7 @@ fn overlays_that_we_create_name_their_parent_and_its_format() {
             parent: Some(ParentLink {
                 name: "ba:se.qcow2".into(),
                 format: Some("qcow2".into()),
-                content_id: None,
+                ..ParentLink::default()
             }),
             options: CreateOptions::default(),
         })

@@ -1,10 +1,10 @@
 //! The content ID: it changes at the first write after an open, before any data does, so that an
 //! overlay, a backup or a change track made from the old content can tell.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use hako_block::identity::random_u64;
 use hako_block::{Result, SECTOR_BYTES, Storage};
 
 use super::descriptor::{Descriptor, NO_PARENT};
@@ -23,11 +23,6 @@ pub fn fresh_content_id(old: Option<u32>, n_digits: usize) -> u32 {
             return id;
         }
     }
-}
-
-/// Returns random bits, for identifiers (not for secrets).
-pub fn random_u64() -> u64 {
-    RandomState::new().hash_one(0u64)
 }
 
 /// Changes the content ID of an image once.

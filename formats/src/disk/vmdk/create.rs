@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use hako_block::{Error, ParentLink, Result, SECTOR_BYTES, Sink, Storage};
+use hako_block::{ContentId, Error, ParentLink, Result, SECTOR_BYTES, Sink, Storage};
 
 use super::create_type::{CREATE_TYPES, canonical};
 use super::descriptor::MAX_DESCRIPTOR_BYTES;
@@ -147,7 +147,7 @@ fn check_parent(variant: Variant, parent: &ParentLink) -> Result<()> {
         .format
         .as_deref()
         .is_some_and(|format| format != "vmdk")
-        || parent.content_id.is_none()
+        || !matches!(parent.content_id, Some(ContentId::Cid(_)))
     {
         return Err(
             Error::unsupported("the parent of a VMDK must be a VMDK with a CID")

@@ -63,10 +63,8 @@ const fn read_only(name: &'static str, notes: &'static str) -> Subformat {
     Subformat {
         name,
         read: true,
-        create: false,
-        write: false,
-        pipe: false,
         notes,
+        ..Subformat::NONE
     }
 }
 

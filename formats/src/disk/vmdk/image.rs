@@ -4,7 +4,9 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hako_block::image::check_range;
-use hako_block::{Access, BlockImage, Error, Extent, ImageInfo, ParentLink, Result, SECTOR_BYTES};
+use hako_block::{
+    Access, BlockImage, ContentId, Error, Extent, ImageInfo, ParentLink, Result, SECTOR_BYTES,
+};
 
 use super::content_id::ContentMark;
 use super::extent_line::{ExtentAccess, ExtentLine};
@@ -277,7 +279,8 @@ fn parent_link(descriptor: &super::descriptor::Descriptor) -> Result<Option<Pare
     Ok(Some(ParentLink {
         name,
         format: Some("vmdk".to_owned()),
-        content_id: Some(content_id),
+        content_id: Some(ContentId::Cid(content_id)),
+        ..ParentLink::default()
     }))
 }
 

@@ -1,6 +1,6 @@
 //! What there is to know of a VMDK.
 
-use hako_block::{Access, BlockImage, ImageInfo, Result, SECTOR_BYTES, Value};
+use hako_block::{Access, BlockImage, ContentId, ImageInfo, Result, SECTOR_BYTES, Value};
 
 use super::create_type::canonical;
 use super::descriptor::Descriptor;
@@ -54,7 +54,7 @@ pub fn describe(
             .unwrap_or(SECTOR_BYTES),
         has_zero_extents: infos().all(|info| info.has_zero_extents),
         writable: args.access == Access::ReadWrite,
-        content_id: descriptor.content_id(),
+        content_id: descriptor.content_id().map(ContentId::Cid),
         files,
         allocated_size,
         ..ImageInfo::default()

@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
-use hako_block::{ParentLink, SECTOR_BYTES};
+use hako_block::identity::random_u64;
+use hako_block::{ContentId, ParentLink, SECTOR_BYTES};
 
-use super::content_id::{fresh_content_id, random_u64};
+use super::content_id::fresh_content_id;
 use super::descriptor::NO_PARENT;
 use crate::disk::Adapter;
 
@@ -36,7 +37,10 @@ impl Template<'_> {
     /// Returns the text, with a content ID and UUID of its own.
     pub fn text(&self) -> String {
         let cid = fresh_content_id(None, 8);
-        let parent_cid = self.parent.and_then(|parent| parent.content_id);
+        let parent_cid = self.parent.and_then(|parent| match parent.content_id {
+            Some(ContentId::Cid(id)) => Some(id),
+            _ => None,
+        });
         let mut text = format!(
             "# Disk DescriptorFile\nversion=1\nencoding=\"UTF-8\"\nCID={cid:08x}\nparentCID={:08x}\ncreateType=\"{}\"\n",
             parent_cid.unwrap_or(NO_PARENT),

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use hako_block::{
-    Access, BlockImage, Error, ErrorKind, ExtentKind, MemoryFolder, MemoryStorage, Resolver,
-    Result, Sink, Value,
+    Access, BlockImage, ContentId, Error, ErrorKind, ExtentKind, MemoryFolder, MemoryStorage,
+    Resolver, Result, Sink, Value,
 };
 
 use super::Vmdk;
@@ -112,7 +112,7 @@ fn words_and_keys_in_any_case_are_read() {
     let image = open_bytes(text.as_bytes()).unwrap();
     assert_eq!(content(&*image), [0xaa, 0xbb]);
     assert_eq!(image.info().subformat.as_deref(), Some("monolithicFlat"));
-    assert_eq!(image.info().content_id, Some(0x1234_5678));
+    assert_eq!(image.info().content_id, Some(ContentId::Cid(0x1234_5678)));
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn byte_order_mark_and_crlf_and_blanks_around_equals_are_read() {
     assert!(Vmdk.probe(text.as_bytes(), b""));
     let image = open_bytes(text.as_bytes()).unwrap();
     assert_eq!(content(&*image), [0xaa]);
-    assert_eq!(image.info().content_id, Some(0x1234_5678));
+    assert_eq!(image.info().content_id, Some(ContentId::Cid(0x1234_5678)));
     assert!(
         image.info().oddities.is_empty(),
         "{:?}",
@@ -198,14 +198,14 @@ fn salvage_reads_what_a_flat_file_lacks_as_zeros_and_says_so() {
 fn content_id_may_have_0x_before_it() {
     let text = format!("{HEAD}RW 8 FLAT \"a\" 0\n").replace("CID=1234", "CID=0x1234");
     let image = open_bytes(text.as_bytes()).unwrap();
-    assert_eq!(image.info().content_id, Some(0x1234_5678));
+    assert_eq!(image.info().content_id, Some(ContentId::Cid(0x1234_5678)));
 }
 
 #[test]
 fn content_id_inside_another_key_does_not_mislead() {
     let text = "# Disk DescriptorFile\nversion=1\nddb.CID=99999999\nxparentCID=11111111\nparentCID=ffffffff\nCID=12345678\ncreateType=\"custom\"\nRW 8 FLAT \"a\" 0\n";
     let image = open_bytes(text.as_bytes()).unwrap();
-    assert_eq!(image.info().content_id, Some(0x1234_5678));
+    assert_eq!(image.info().content_id, Some(ContentId::Cid(0x1234_5678)));
     assert!(image.info().parent.is_none());
 }
 
@@ -317,7 +317,7 @@ fn parent_is_told_with_its_content_id() {
     .unwrap();
     let parent = image.info().parent.clone().unwrap();
     assert_eq!(parent.name, "base = 1.vmdk");
-    assert_eq!(parent.content_id, Some(0x0bad_cafe));
+    assert_eq!(parent.content_id, Some(ContentId::Cid(0x0bad_cafe)));
     let error = refusal(open_bytes(format!("{text}RW 8 FLAT \"a\" 0\n").as_bytes()));
     assert!(error.to_string().contains("parentFileNameHint"));
 }
@@ -456,7 +456,7 @@ fn flat_variants_read_back_what_was_delivered() {
         let mut sink = create(&folder, 24 * 512, subformat(name)).unwrap();
         sink.data(4096, &[7; 4096]).unwrap();
         sink.finish().unwrap();
-        assert_eq!(folder.names(), [file, "new.vmdk"]);
+        assert_eq!(folder.names().unwrap(), [file, "new.vmdk"]);
         let text = text_of(&folder, "new.vmdk");
         assert!(text.lines().any(|found| found == line), "{text}");
         let image = Vmdk

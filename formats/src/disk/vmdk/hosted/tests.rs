@@ -121,7 +121,7 @@ impl Subject for Extent {
         info.parent = is_overlay.then(|| ParentLink {
             name: "parent".to_owned(),
             format: None,
-            content_id: None,
+            ..ParentLink::default()
         });
         Ok(Arc::new(Described { extent, info }))
     }
