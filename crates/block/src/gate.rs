@@ -26,6 +26,17 @@ pub trait Resolver: Send + Sync {
     /// Returns the names of the regular files in the image's own folder, sorted: where a format
     /// that records no name for its parent has it looked for.
     fn names(&self) -> Result<Vec<String>>;
+
+    /// Creates the empty file `name` in the image's own folder, for an image that needs one more;
+    /// one that exists is [`ErrorKind::Exists`]. Its name is on stable storage.
+    fn create_new(&self, name: &str) -> Result<Arc<dyn Storage>> {
+        Err(Error::read_only().in_file(name))
+    }
+
+    /// Removes the file `name` of the image's own folder, which the image no longer needs.
+    fn remove(&self, name: &str) -> Result<()> {
+        Err(Error::read_only().in_file(name))
+    }
 }
 
 /// A file that a [`Resolver`] opened.
@@ -125,6 +136,17 @@ impl Gate {
         };
         Err(refused(name, why).hint(hint))
     }
+
+    /// Returns the path of a plain name in the image's own folder.
+    fn own_path(&self, name: &str) -> Result<PathBuf> {
+        let mut parts = Path::new(name).components();
+        match (parts.next(), parts.next()) {
+            (Some(Component::Normal(_)), None) if !name.contains('\0') => {
+                Ok(self.folder.join(name))
+            }
+            _ => Err(refused(name, "is not in the image's own folder")),
+        }
+    }
 }
 
 impl Resolver for Gate {
@@ -166,10 +188,7 @@ impl Resolver for Gate {
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        if Path::new(name).components().count() != 1 {
-            return Err(refused(name, "is not in the image's own folder"));
-        }
-        replace_file(&self.folder.join(name), bytes)
+        replace_file(&self.own_path(name)?, bytes)
     }
 
     fn names(&self) -> Result<Vec<String>> {
@@ -185,6 +204,25 @@ impl Resolver for Gate {
         }
         names.sort();
         Ok(names)
+    }
+
+    fn create_new(&self, name: &str) -> Result<Arc<dyn Storage>> {
+        let path = self.own_path(name)?;
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(&path)
+            .map_err(|error| Error::io("create", error).in_file(&path))?;
+        sync_folder_of(&path)?;
+        Ok(Arc::new(FileStorage::from_file(file, &path, true)?))
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        let path = self.own_path(name)?;
+        std::fs::remove_file(&path).map_err(|error| Error::io("remove", error).in_file(&path))?;
+        sync_folder_of(&path)
     }
 }
 
@@ -337,6 +375,26 @@ mod tests {
                 .open("/etc/passwd", Access::ReadOnly)
                 .is_err()
         );
+    }
+
+    #[test]
+    fn file_is_created_and_removed_in_the_own_folder_only() {
+        let world = World::new();
+        let top = world.folder.path().join("vm/top");
+        let gate = Gate::open_user(&top, Access::ReadWrite, &GateRules::default())
+            .unwrap()
+            .resolver;
+        gate.create_new("new").unwrap().write_at(0, b"x").unwrap();
+        assert_eq!(
+            gate.create_new("new").err().unwrap().kind(),
+            ErrorKind::Exists
+        );
+        gate.remove("new").unwrap();
+        assert!(!world.folder.path().join("vm/new").exists());
+        for name in ["sub/new", "../new", "..", "", "/new"] {
+            assert_eq!(gate.create_new(name).err().unwrap().kind(), ErrorKind::Gate);
+            assert_eq!(gate.remove(name).err().unwrap().kind(), ErrorKind::Gate);
+        }
     }
 
     #[test]

@@ -168,6 +168,19 @@ impl Resolver for MemoryFolder {
     fn names(&self) -> Result<Vec<String>> {
         Ok(self.files().keys().cloned().collect())
     }
+
+    fn create_new(&self, name: &str) -> Result<Arc<dyn Storage>> {
+        match self.file(name) {
+            Some(_) => Err(Error::new(ErrorKind::Exists, "exists already").in_file(name)),
+            None => self.create(name),
+        }
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        let removed = self.files().remove(name);
+        let missing = || Error::new(ErrorKind::NotFound, "no such file").in_file(name);
+        removed.map(|_| ()).ok_or_else(missing)
+    }
 }
 
 impl Outputs for MemoryFolder {

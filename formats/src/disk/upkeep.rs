@@ -63,6 +63,8 @@ impl Settings {
 pub struct Renaming {
     /// Further files of the image: the name now, in the image's own folder, and the new one.
     pub files: Vec<(String, String)>,
+    /// Further files whose names do not come from the main file's, and which keep them.
+    pub kept: Vec<String>,
     /// The main file's content under the new name, if it is a small text that names the others;
     /// `None` if the main file only moves.
     pub main: Option<Vec<u8>>,

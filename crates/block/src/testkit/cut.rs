@@ -84,6 +84,9 @@ impl<'a> Disk<'a> {
                 self.names.insert(name.clone(), *file);
                 self.durable.insert(*file, SparseBytes::from_bytes(bytes));
             }
+            Op::Remove { name } => {
+                self.names.remove(name);
+            }
             Op::Sync { file } => {
                 let content = self.durable.entry(*file).or_default();
                 for (_, op) in self.pending.iter().filter(|(of, _)| of == file) {

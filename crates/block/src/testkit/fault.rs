@@ -58,12 +58,17 @@ pub enum Op {
         /// Its content.
         bytes: Vec<u8>,
     },
+    /// A name is gone, at once and durably.
+    Remove {
+        /// The name.
+        name: String,
+    },
 }
 
 /// What to let fail. Operations are counted from 0, from when the fault was set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The nth change (write, set_len, punch, sync, create, replace) fails once with EIO. A write
+    /// The nth change (write, set_len, punch, sync, create, replace, remove) fails once with EIO. A write
     /// leaves its first half behind.
     WriteEio(u64),
     /// From the nth change on, every write that needs new space fails with ENOSPC.
@@ -225,6 +230,25 @@ impl Resolver for FaultFolder {
     fn names(&self) -> Result<Vec<String>> {
         Ok(self.files().into_keys().collect())
     }
+
+    fn create_new(&self, name: &str) -> Result<Arc<dyn Storage>> {
+        match self.file(name) {
+            Some(_) => Err(Error::new(ErrorKind::Exists, "exists already").in_file(name)),
+            None => self.create(name),
+        }
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        let mut world = self.world();
+        world.change(name, false)?;
+        if world.names.remove(name).is_none() {
+            return Err(Error::new(ErrorKind::NotFound, "no such file").in_file(name));
+        }
+        world.log.push(Op::Remove {
+            name: name.to_owned(),
+        });
+        Ok(())
+    }
 }
 
 impl Outputs for FaultFolder {
@@ -268,7 +292,7 @@ pub(super) fn apply(content: &mut SparseBytes, op: &Op) {
         Op::SetLen { len, .. } => content.set_len(*len),
         Op::Punch { range, .. } => content.punch(range.clone()),
         Op::Replace { bytes, .. } => *content = SparseBytes::from_bytes(bytes),
-        Op::Create { .. } | Op::Sync { .. } => {}
+        Op::Create { .. } | Op::Sync { .. } | Op::Remove { .. } => {}
     }
 }
 
