@@ -2,7 +2,10 @@
 //!
 //! To add a format: write a module here with an `impl DiskFormat`, add one line to [`FORMATS`].
 
+pub(crate) mod bits;
 pub(crate) mod cache;
+#[allow(dead_code, reason = "until the first format compacts")]
+pub(crate) mod compact;
 mod findings;
 mod options;
 pub mod qcow2;
