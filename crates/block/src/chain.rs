@@ -1,5 +1,6 @@
 //! Overlays over parents: the one place where layers meet.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,6 +12,9 @@ pub const MAX_LAYERS: usize = 32;
 
 /// Writers of different units must rarely meet; more stripes than threads is enough.
 const N_STRIPES: u64 = 64;
+
+/// Whole units that are zeroed in one call, and kept locked meanwhile, take at most so many bytes.
+const MAX_ZERO_BYTES: u64 = 1 << 30;
 
 /// A chain of layers as one disk, the top first. Writes go to the top; a partial write into a
 /// unit that the top does not store copies the unit up first, under a lock per unit.
@@ -50,11 +54,20 @@ impl Chain {
         &*self.layers[0]
     }
 
-    fn lock_unit(&self, unit: u64) -> MutexGuard<'_, ()> {
-        let stripe = (unit % N_STRIPES) as usize;
-        self.stripes[stripe]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// Locks the units, in an order that lets nobody wait for another in a circle.
+    fn lock_units(&self, units: Range<u64>) -> Vec<MutexGuard<'_, ()>> {
+        let stripes: BTreeSet<u64> = units
+            .take(N_STRIPES as usize)
+            .map(|unit| unit % N_STRIPES)
+            .collect();
+        stripes
+            .into_iter()
+            .map(|stripe| {
+                self.stripes[stripe as usize]
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+            })
+            .collect()
     }
 
     /// Reads as layer `depth` and those below it see the disk.
@@ -98,15 +111,15 @@ impl Chain {
         Ok(())
     }
 
-    /// Writes within one unit of the top, whose lock the caller holds.
-    fn write_unit(&self, unit: Range<u64>, offset: u64, buf: &[u8]) -> Result<()> {
-        let whole = offset == unit.start && buf.len() as u64 == unit.end - unit.start;
-        if whole || self.layers.len() == 1 || !self.has_hole(unit.clone())? {
-            return self.top().write_at(offset, buf);
+    /// Writes a piece that [`Self::piece`] cut, whose units the caller holds.
+    fn write_piece(&self, piece: &Piece, buf: &[u8]) -> Result<()> {
+        if piece.whole || !self.has_hole(piece.covered.clone())? {
+            return self.top().write_at(piece.offset, buf);
         }
+        let unit = &piece.covered;
         let mut copy = vec![0; (unit.end - unit.start) as usize];
         self.read_from(0, unit.start, &mut copy)?;
-        let at = (offset - unit.start) as usize;
+        let at = (piece.offset - unit.start) as usize;
         copy[at..at + buf.len()].copy_from_slice(buf);
         self.top().write_at(unit.start, &copy)
     }
@@ -123,15 +136,44 @@ impl Chain {
         Ok(false)
     }
 
-    fn unit_of(&self, offset: u64) -> (u64, Range<u64>) {
+    /// Cuts off the front of a write to an overlay: whole units, of together `max_len` bytes (but
+    /// one at least), or the part of one unit. The last unit of the disk may be a short one.
+    fn piece(&self, range: &Range<u64>, max_len: u64) -> Piece {
         let unit_bytes = self.info.unit_bytes.max(512);
-        let unit = offset / unit_bytes;
-        let start = unit * unit_bytes;
-        (
-            unit,
-            start..(start + unit_bytes).min(self.info.virtual_size),
-        )
+        let size = self.info.virtual_size;
+        let first = range.start / unit_bytes;
+        let first_end = (first + 1).saturating_mul(unit_bytes).min(size);
+        let whole = range.start == first * unit_bytes && range.end >= first_end;
+        let end = if whole {
+            let most = range.start.saturating_add(max_len).max(first_end);
+            let end = range.end.min(most);
+            if end == size {
+                end
+            } else {
+                end - end % unit_bytes
+            }
+        } else {
+            range.end.min(first_end)
+        };
+        Piece {
+            units: first..end.div_ceil(unit_bytes),
+            covered: first * unit_bytes..end.max(first_end),
+            offset: range.start,
+            end,
+            whole,
+        }
     }
+}
+
+/// The part of a write that is done in one go.
+struct Piece {
+    units: Range<u64>,
+    /// The guest bytes of those units.
+    covered: Range<u64>,
+    offset: u64,
+    end: u64,
+    /// Whether all of `covered` is written.
+    whole: bool,
 }
 
 impl BlockImage for Chain {
@@ -171,14 +213,16 @@ impl BlockImage for Chain {
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
         check_range(self.info.virtual_size, offset, buf.len() as u64)?;
-        let (mut offset, mut buf) = (offset, buf);
-        while !buf.is_empty() {
-            let (unit, range) = self.unit_of(offset);
-            let len = buf.len().min((range.end - offset) as usize);
-            let _lock = self.lock_unit(unit);
-            self.write_unit(range, offset, &buf[..len])?;
-            offset += len as u64;
-            buf = &buf[len..];
+        if self.layers.len() == 1 {
+            return self.top().write_at(offset, buf);
+        }
+        let mut rest = offset..offset + buf.len() as u64;
+        while !rest.is_empty() {
+            let piece = self.piece(&rest, u64::MAX);
+            let bytes = (piece.offset - offset) as usize..(piece.end - offset) as usize;
+            let _locks = self.lock_units(piece.units.clone());
+            self.write_piece(&piece, &buf[bytes])?;
+            rest.start = piece.end;
         }
         Ok(())
     }
@@ -189,18 +233,20 @@ impl BlockImage for Chain {
             range.start,
             range.end.saturating_sub(range.start),
         )?;
-        let mut offset = range.start;
-        while offset < range.end {
-            let (unit, whole) = self.unit_of(offset);
-            let end = whole.end.min(range.end);
-            let _lock = self.lock_unit(unit);
-            if offset == whole.start && end == whole.end {
-                self.top().write_zeroes(offset..end)?;
+        if self.layers.len() == 1 {
+            return self.top().write_zeroes(range);
+        }
+        let mut rest = range;
+        while !rest.is_empty() {
+            let piece = self.piece(&rest, MAX_ZERO_BYTES);
+            let _locks = self.lock_units(piece.units.clone());
+            if piece.whole {
+                self.top().write_zeroes(piece.offset..piece.end)?;
             } else {
-                let zeros = vec![0; (end - offset) as usize];
-                self.write_unit(whole, offset, &zeros)?;
+                let zeros = vec![0; (piece.end - piece.offset) as usize];
+                self.write_piece(&piece, &zeros)?;
             }
-            offset = end;
+            rest.start = piece.end;
         }
         Ok(())
     }
@@ -220,5 +266,140 @@ impl BlockImage for Chain {
 
     fn flush(&self) -> Result<()> {
         self.top().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::{MemoryStorage, Storage};
+
+    const UNIT: u64 = 4096;
+    /// The last unit is a short one.
+    const SIZE: u64 = 100 * UNIT + 512;
+
+    /// Units in memory, all holes at first; counts the calls that change it.
+    struct Layer {
+        info: ImageInfo,
+        bytes: MemoryStorage,
+        stored: Mutex<BTreeSet<u64>>,
+        n_calls: AtomicUsize,
+    }
+
+    impl Layer {
+        fn new(byte: u8) -> Self {
+            Self {
+                info: ImageInfo {
+                    virtual_size: SIZE,
+                    unit_bytes: UNIT,
+                    ..ImageInfo::default()
+                },
+                bytes: MemoryStorage::new("layer", vec![byte; SIZE as usize]),
+                stored: Mutex::default(),
+                n_calls: AtomicUsize::new(0),
+            }
+        }
+
+        fn store(&self, range: Range<u64>) {
+            self.n_calls.fetch_add(1, Ordering::Relaxed);
+            let units = range.start / UNIT..range.end.div_ceil(UNIT);
+            self.stored.lock().unwrap().extend(units);
+        }
+    }
+
+    impl BlockImage for Layer {
+        fn info(&self) -> &ImageInfo {
+            &self.info
+        }
+
+        fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+            self.bytes.read_at(offset, buf)
+        }
+
+        fn next_extent(&self, offset: u64) -> Result<Extent> {
+            let unit = offset / UNIT;
+            let kind = match self.stored.lock().unwrap().contains(&unit) {
+                true => ExtentKind::Data,
+                false => ExtentKind::Hole,
+            };
+            Ok(Extent::new(offset, (unit + 1) * UNIT - offset, kind).clipped(SIZE))
+        }
+
+        fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
+            self.store(offset..offset + buf.len() as u64);
+            self.bytes.write_at(offset, buf)
+        }
+
+        fn write_zeroes(&self, range: Range<u64>) -> Result<()> {
+            self.store(range.clone());
+            self.bytes.punch_hole(range)
+        }
+    }
+
+    /// An overlay of nothing over ones.
+    fn overlay() -> (Arc<Layer>, Chain) {
+        let top = Arc::new(Layer::new(0));
+        let parent: Arc<dyn BlockImage> = Arc::new(Layer::new(1));
+        let layers = vec![Arc::clone(&top) as Arc<dyn BlockImage>, parent];
+        (top, Chain::new(layers).unwrap())
+    }
+
+    fn expect(chain: &Chain, changed: Range<u64>, byte: u8) {
+        let mut got = vec![0; SIZE as usize];
+        chain.read_at(0, &mut got).unwrap();
+        for (offset, got) in (0..).zip(got) {
+            let wanted = if changed.contains(&offset) { byte } else { 1 };
+            assert_eq!(got, wanted, "byte {offset} after a change of {changed:?}");
+        }
+    }
+
+    const RANGES: [Range<u64>; 8] = [
+        0..SIZE,
+        0..UNIT,
+        UNIT..3 * UNIT,
+        7..UNIT - 7,
+        7..5 * UNIT + 9,
+        UNIT..2 * UNIT + 1,
+        99 * UNIT + 1..SIZE,
+        100 * UNIT..SIZE - 1,
+    ];
+
+    #[test]
+    fn writes_to_an_overlay_keep_the_parents_bytes_around_them() {
+        for range in RANGES {
+            let (_, chain) = overlay();
+            let bytes = vec![9; (range.end - range.start) as usize];
+            chain.write_at(range.start, &bytes).unwrap();
+            expect(&chain, range, 9);
+        }
+    }
+
+    #[test]
+    fn zeroing_an_overlay_keeps_the_parents_bytes_around_it() {
+        for range in RANGES {
+            let (_, chain) = overlay();
+            chain.write_zeroes(range.clone()).unwrap();
+            expect(&chain, range, 0);
+        }
+    }
+
+    #[test]
+    fn whole_units_go_to_the_top_in_one_call() {
+        let (top, chain) = overlay();
+        chain.write_zeroes(0..SIZE).unwrap();
+        assert_eq!(top.n_calls.load(Ordering::Relaxed), 1);
+        chain.write_at(UNIT - 1, &[9; 1 + 64 * 4096 + 1]).unwrap();
+        assert_eq!(top.n_calls.load(Ordering::Relaxed), 4);
+    }
+
+    #[test]
+    fn long_runs_are_zeroed_piece_by_piece() {
+        let (_, chain) = overlay();
+        let piece = chain.piece(&(0..SIZE), 10 * UNIT + 1);
+        assert_eq!((piece.end, piece.units), (10 * UNIT, 0..10));
+        let piece = chain.piece(&(0..SIZE), 1);
+        assert_eq!((piece.end, piece.units), (UNIT, 0..1));
     }
 }
