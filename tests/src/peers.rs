@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use hako_block::testkit::qemu_name;
+
 use crate::{root, run_program, skip};
 
 /// One qemu-img.
@@ -56,13 +58,13 @@ impl QemuImg {
         run_program(&self.path, args).ok()
     }
 
-    /// Returns the SHA-256 of the disk as it reads it.
+    /// Returns the SHA-256 of the disk, of the format that hako calls so, as it reads it.
     #[track_caller]
     pub fn hash(&self, image: &Path, format: &str) -> String {
         let folder = tempfile::tempdir().unwrap();
         let raw = folder.path().join("disk.raw");
         let (from, to) = (image.to_str().unwrap(), raw.to_str().unwrap());
-        self.ok(&["convert", "-f", format, "-O", "raw", from, to]);
+        self.ok(&["convert", "-f", qemu_name(format), "-O", "raw", from, to]);
         crate::disk::sha256(&raw)
     }
 }

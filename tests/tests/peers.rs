@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use hako_block::testkit::{qemu_checks, qemu_name};
 use hako_tests::peers::{QemuImg, Reader};
 use hako_tests::{Variant, convert, disk, disk_verb, hash, variants};
 
@@ -69,7 +70,7 @@ fn every_qemu_img_reads_what_hako_writes() {
                 let what = format!("{variant:?} {options:?} by qemu-img {}", qemu.version);
                 let content = qemu.hash(&image, &variant.format);
                 assert_eq!(content, world.content, "{what}");
-                if variant.format != "raw" {
+                if qemu_checks(&variant.format) {
                     qemu.ok(&["check", "-f", &variant.format, image.to_str().unwrap()]);
                 }
             }
@@ -128,7 +129,7 @@ fn hako_reads_what_every_qemu_img_writes() {
             let image = folder.path().join(format!("image-{index}.{format}"));
             let data = folder.path().join("data.bin");
             let data_option = format!("data_file={}", data.display());
-            let mut args = vec!["convert", "-f", "raw", "-O", format];
+            let mut args = vec!["convert", "-f", "raw", "-O", qemu_name(format)];
             args.extend(*options);
             if !extra.is_empty() {
                 args.extend(["-o", &data_option]);
@@ -155,7 +156,7 @@ fn same_map(qemu: &QemuImg, image: &Path, format: &str) {
     let text = qemu.ok(&[
         "map",
         "-f",
-        format,
+        qemu_name(format),
         "--output=json",
         image.to_str().unwrap(),
     ]);

@@ -4,7 +4,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use hako_block::testkit::{FaultFolder, Rng, SparseBytes, Subject, conformance_of_existing};
+use hako_block::testkit::{
+    FaultFolder, Rng, SparseBytes, Subject, conformance_of_existing, qemu_name,
+};
 use hako_block::{Access, BlockImage, Result};
 use hako_formats::{OpenArgs, format_named};
 
@@ -98,7 +100,7 @@ fn made_by_qemu(format: &str, options: &[&str], then: &[&str]) -> (FaultFolder, 
     let content = content();
     std::fs::write(scratch.path().join("source.bin"), &content).unwrap();
     let name = format!("disk.{format}");
-    let mut args = vec!["convert", "-f", "raw", "-O", format];
+    let mut args = vec!["convert", "-f", "raw", "-O", qemu_name(format)];
     args.extend(options);
     args.extend(["source.bin", &name]);
     qemu_img(scratch.path(), &args);

@@ -29,7 +29,12 @@ fn variants() -> Vec<Variant> {
     let mut variants = Vec::new();
     for format in FORMATS.iter().copied() {
         for subformat in format.subformats().iter().filter(|form| form.create) {
-            variants.push(Variant::new(format, subformat));
+            let plain = Variant::new(format, subformat);
+            // One that only makes overlays is tried as an overlay by its siblings.
+            if !plain.creates(None) {
+                continue;
+            }
+            variants.push(plain);
             for (label, options) in storing_options() {
                 let mut variant = Variant::new(format, subformat);
                 variant.options = CreateOptions {

@@ -7,7 +7,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hako_block::testkit::{CheckReport, FaultFolder, SparseBytes, Subject, Traits};
+use hako_block::testkit::{
+    CheckReport, FaultFolder, SparseBytes, Subject, Traits, qemu_checks, qemu_name,
+};
 use hako_block::{
     Access, BlockImage, ContentId, ErrorKind, Outputs, ParentLink, Resolver, Result, SECTOR_BYTES,
     Sink, Uuid,
@@ -135,7 +137,7 @@ impl Subject for Variant {
             .map(|finding| format!("{}: {}", finding.file, finding.text))
             .collect();
         let nth = self.n_checks.fetch_add(1, Ordering::Relaxed);
-        if nth.is_multiple_of(QEMU_CHECKS_ONE_IN) {
+        if nth.is_multiple_of(QEMU_CHECKS_ONE_IN) && qemu_checks(self.format.name()) {
             corruptions.extend(qemu_finds(self.format.name(), folder, name));
         }
         Ok(Some(CheckReport {
@@ -154,7 +156,7 @@ fn qemu_finds(format: &str, folder: &FaultFolder, name: &str) -> Option<String> 
     }
     let output = Command::new("qemu-img")
         .current_dir(&scratch)
-        .args(["check", "-f", format, name])
+        .args(["check", "-f", qemu_name(format), name])
         .output()
         .expect("qemu-img is installed (tests/run does that)");
     let code = output.status.code().unwrap_or(-1);

@@ -8,6 +8,7 @@ mod cut;
 mod fault;
 mod faults;
 mod model;
+mod qemu;
 mod rng;
 mod sparse;
 mod subject;
@@ -17,6 +18,7 @@ mod toy;
 
 pub use cut::{CutImage, cut_images};
 pub use fault::{Fault, FaultFolder, FaultStorage, Op};
+pub use qemu::{qemu_checks, qemu_name};
 pub use rng::Rng;
 pub use sparse::SparseBytes;
 pub use subject::{CheckReport, Effort, Subject, Traits};
