@@ -8,13 +8,12 @@ use hako_block::{
     Access, BlockImage, Cancel, Error, Outputs, ParentLink, Progress, Result, SECTOR_BYTES, Sink,
     Storage,
 };
+use hako_disk::{Guarded, Parent, Ready, Target, refuse_source};
 use hako_formats::{CreateArgs, CreateOptions, DiskFormat, OpenArgs, OpenOptions, OpenedChain};
 use hako_pipeline::{CopyOptions, Delivery, Fingerprint, Reopen, deliver};
 
-use crate::parent::Parent;
+use crate::Source;
 use crate::source::pick;
-use crate::target::{Guarded, Ready, refuse_source};
-use crate::{Source, Target};
 
 /// What to convert into what.
 pub struct ConvertRequest {

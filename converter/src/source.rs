@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use hako_block::lock::lock_file;
 use hako_block::{
-    Access, BlockImage, Cancel, Chain, Error, Extent, FileStorage, ImageInfo, LockMode,
-    MemoryFolder, Opened, Progress, Result, Storage, is_zero,
+    Access, BlockImage, Cancel, Chain, Error, FileStorage, LayerView, LockMode, MemoryFolder,
+    Opened, Progress, Result, Storage, is_zero,
 };
 use hako_formats::{OpenOptions, OpenedChain, detect, format_named, open_chain, open_layer};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -178,31 +178,7 @@ pub(crate) fn pick(
     } else {
         Arc::clone(image)
     };
-    Ok(Arc::new(LayerView {
-        layer: Arc::clone(image),
-        content,
-    }))
-}
-
-/// One layer's map over its content. For an overlay that is the content of the chain from there
-/// on, so that a unit of the new image which the layer stores in part is filled up from below.
-struct LayerView {
-    layer: Arc<dyn BlockImage>,
-    content: Arc<dyn BlockImage>,
-}
-
-impl BlockImage for LayerView {
-    fn info(&self) -> &ImageInfo {
-        self.layer.info()
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.content.read_at(offset, buf)
-    }
-
-    fn next_extent(&self, offset: u64) -> Result<Extent> {
-        self.layer.next_extent(offset)
-    }
+    Ok(Arc::new(LayerView::new(Arc::clone(image), content)))
 }
 
 #[cfg(test)]

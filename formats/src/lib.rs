@@ -11,4 +11,7 @@ pub use disk::{
     Finding, Findings, OpenArgs, Renaming, Repair, Settings, Severity, Subformat, Task,
     format_named,
 };
-pub use open::{OpenOptions, OpenedChain, OpenedLayer, detect, open_chain, open_layer};
+pub use open::{
+    OpenOptions, OpenedChain, OpenedLayer, detect, find_parent, open_chain, open_chain_of,
+    open_layer,
+};

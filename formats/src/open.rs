@@ -17,8 +17,12 @@ use crate::disk::{DiskFormat, FORMATS, OpenArgs, format_named};
 pub struct OpenOptions {
     /// The format, if the user said one (`--from`).
     pub from: Option<String>,
-    /// Reading only, or writing too (the top layer; parents are only ever read).
+    /// Reading only, or writing too: the top layer; parents are only read.
     pub access: Access,
+    /// Open the top layer's parent with `access` too, for committing into it.
+    pub parent_writable: bool,
+    /// Take a parent whose content ID is not the one that its overlay was made on.
+    pub any_content: bool,
     /// What files named inside the image may be opened.
     pub rules: GateRules,
     /// Open a damaged file as far as it goes.
@@ -68,6 +72,15 @@ pub fn open_chain(path: &Path, options: &OpenOptions) -> Result<OpenedChain> {
         Some(name) => format_named(name)?,
         None => detect(&*opened.storage, path)?,
     };
+    open_chain_of(format, opened, options)
+}
+
+/// Opens an image whose file is open already, with all its parents.
+pub fn open_chain_of(
+    format: &'static dyn DiskFormat,
+    opened: Opened,
+    options: &OpenOptions,
+) -> Result<OpenedChain> {
     let mut layers = vec![open_layer(format, opened, options)?];
     let mut seen: Vec<FileId> = layers[0].args.storage.id().into_iter().collect();
     while let Some(link) = layers[layers.len() - 1].image.info().parent.clone() {
@@ -118,7 +131,16 @@ fn open_parent(
             format!("a chain of more than {MAX_LAYERS} layers"),
         ));
     }
-    let opened = find_parent(child, link, options)?;
+    let options = OpenOptions {
+        from: None,
+        access: match options.access {
+            Access::ReadWrite if options.parent_writable && n_layers == 1 => Access::ReadWrite,
+            _ => Access::ReadOnly,
+        },
+        snapshot: None,
+        ..options.clone()
+    };
+    let opened = find_parent(child, link, &options)?;
     if let Some(id) = opened.storage.id() {
         if seen.contains(&id) {
             return Err(Error::corrupt(
@@ -141,13 +163,7 @@ fn open_parent(
         )
         .hint("record it: qemu-img rebase -u -b PARENT -F FORMAT IMAGE"));
     };
-    let parent_options = OpenOptions {
-        from: None,
-        access: Access::ReadOnly,
-        snapshot: None,
-        ..options.clone()
-    };
-    let parent = open_layer(format_named(format)?, opened, &parent_options)?;
+    let parent = open_layer(format_named(format)?, opened, &options)?;
     let found = parent.image.info().identity;
     if link.identity.is_some() && link.identity != found {
         return Err(Error::new(
@@ -161,7 +177,7 @@ fn open_parent(
         ));
     }
     let (wanted, found) = (link.content_id, parent.image.info().content_id);
-    if wanted.is_some() && wanted != found {
+    if wanted.is_some() && wanted != found && !options.any_content {
         return Err(Error::new(
             ErrorKind::Corrupt,
             format!(
@@ -180,16 +196,20 @@ fn id_text(id: Option<impl std::fmt::Display>) -> String {
     id.map_or_else(|| "none".to_owned(), |id| id.to_string())
 }
 
-/// Opens the first of the parent's names that leads to a file; without a name, the file beside
-/// the overlay that has the parent's identity.
-fn find_parent(child: &OpenedLayer, link: &ParentLink, options: &OpenOptions) -> Result<Opened> {
+/// Opens the file of an overlay's parent with `options.access`: the first of its names that leads
+/// to a file; without a name, the file beside the overlay that has the parent's identity.
+pub fn find_parent(
+    child: &OpenedLayer,
+    link: &ParentLink,
+    options: &OpenOptions,
+) -> Result<Opened> {
     let mut missing = None;
     for name in iter::once(&link.name).chain(&link.other_names) {
         if name.is_empty() {
             continue;
         }
         refuse_protocol(name)?;
-        match child.args.resolver.open(name, Access::ReadOnly) {
+        match child.args.resolver.open(name, options.access) {
             Ok(opened) => return Ok(opened),
             // Of several names, one that the gate refuses is as good as one that leads nowhere,
             // as long as another one leads to the parent.
@@ -240,9 +260,11 @@ fn find_by_identity(
         if name == child.args.name {
             continue;
         }
-        let open = || child.args.resolver.open(&name, Access::ReadOnly);
+        let open = |access| child.args.resolver.open(&name, access);
         // A neighbour that is locked, damaged or something else is not the parent.
-        let Ok(opened) = open() else { continue };
+        let Ok(opened) = open(Access::ReadOnly) else {
+            continue;
+        };
         let (head, tail) = head_and_tail(&*opened.storage)?;
         if !format.probe(&head, &tail) {
             continue;
@@ -253,8 +275,9 @@ fn find_by_identity(
             ..options.clone()
         };
         let image = format.open(layer_options.args(opened));
-        if image.is_ok_and(|image| image.info().identity == link.identity) {
-            return open().map(Some);
+        let is_parent = image.is_ok_and(|image| image.info().identity == link.identity);
+        if is_parent {
+            return open(options.access).map(Some);
         }
     }
     Ok(None)

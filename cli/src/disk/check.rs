@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use hako_block::Result;
-use hako_converter::{CheckReport, CheckRequest, LayerCheck};
+use hako_disk::{CheckReport, CheckRequest, LayerCheck};
 use hako_formats::{Finding, OpenOptions, Severity};
 use serde_json::{Value, json};
 
@@ -67,7 +67,7 @@ impl Check {
         };
         let cancel = context.cancel_on_signals()?;
         let progress = context.progress();
-        let report = hako_converter::check(&request, &*progress, &cancel)?;
+        let report = hako_disk::check(&request, &*progress, &cancel)?;
         drop(progress);
         let mut out = Out::new();
         if context.json {

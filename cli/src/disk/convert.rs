@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use hako_block::{Error, Result};
-use hako_converter::{ConvertReport, ConvertRequest, Source, Target};
+use hako_converter::{ConvertReport, ConvertRequest, Source};
+use hako_disk::Target;
 use serde_json::{Value, json};
 
 use super::options::{ReadFlags, TargetFlags, Threads};

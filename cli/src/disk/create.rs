@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use hako_block::{Error, Result};
-use hako_converter::CreateRequest;
+use hako_disk::CreateRequest;
 use serde_json::json;
 
 use super::options::{OpenFlags, TargetFlags};
@@ -76,7 +76,7 @@ impl Create {
         };
         let cancel = context.cancel_on_signals()?;
         let progress = context.progress();
-        let report = hako_converter::create(request, &*progress, &cancel)?;
+        let report = hako_disk::create(request, &*progress, &cancel)?;
         drop(progress);
         context.tell(&report.cleared, &report.warnings);
         if context.json {

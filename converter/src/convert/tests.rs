@@ -3,10 +3,10 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use hako_block::{ErrorKind, ExtentKind, GateRules, NoProgress};
+use hako_disk::{CreateRequest, create};
 use hako_formats::{format_named, open_chain};
 
 use super::*;
-use crate::{CreateRequest, create};
 
 struct Folder(tempfile::TempDir);
 

@@ -258,7 +258,7 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Returns once the folder's entries are on stable storage.
-pub(crate) fn sync_folder_of(path: &Path) -> Result<()> {
+pub fn sync_folder_of(path: &Path) -> Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

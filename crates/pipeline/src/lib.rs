@@ -12,6 +12,7 @@ mod copy;
 mod deliver;
 mod fingerprint;
 mod hash;
+mod in_place;
 mod ordered;
 mod plan;
 mod rate;
@@ -24,6 +25,7 @@ pub use copy::{CopyReport, copy};
 pub use deliver::{DeliverReport, Delivery, MakeSink, Reopen, Target, deliver};
 pub use fingerprint::{Fingerprint, fingerprint};
 pub use hash::sha256;
+pub use in_place::InPlace;
 pub use read_all::read_all;
 
 use hako_block::{Cancel, Progress};

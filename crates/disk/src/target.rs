@@ -28,7 +28,7 @@ pub enum Target {
 
 impl Target {
     /// Returns the folder of the new image, if it has one.
-    pub(crate) fn folder(&self) -> Option<&Path> {
+    pub fn folder(&self) -> Option<&Path> {
         match self {
             Target::Path(path) => Some(folder_of(path)),
             Target::Stdout { .. } => None,
@@ -37,7 +37,7 @@ impl Target {
 }
 
 /// Returns the folder that a path's last name is in.
-pub(crate) fn folder_of(path: &Path) -> &Path {
+pub fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -45,17 +45,18 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
 }
 
 /// A target ready to be written.
-pub(crate) struct Ready {
-    pub(crate) place: Place,
+pub struct Ready {
+    /// Where the bytes go.
+    pub place: Place,
     /// The image's final name, without folder.
-    pub(crate) name: String,
+    pub name: String,
     /// Keeps other programs away from the image that will be replaced.
     _replaced: Option<FileStorage>,
 }
 
 impl Ready {
     /// Prepares a target for an image of `format`; nothing is written yet.
-    pub(crate) fn new(
+    pub fn new(
         target: Target,
         force: bool,
         format: &dyn DiskFormat,
@@ -83,7 +84,7 @@ impl Ready {
     }
 
     /// Prepares a file or a device.
-    pub(crate) fn path(path: &Path, force: bool) -> Result<Self> {
+    pub fn path(path: &Path, force: bool) -> Result<Self> {
         let metadata = std::fs::metadata(path).ok();
         if metadata
             .as_ref()
@@ -109,7 +110,7 @@ impl Ready {
     }
 
     /// Refuses a device that is too small, before anything is written to it.
-    pub(crate) fn check_room(&self, virtual_size: u64) -> Result<()> {
+    pub fn check_room(&self, virtual_size: u64) -> Result<()> {
         match &self.place {
             Place::Device(device) => device.set_len(virtual_size),
             _ => Ok(()),
@@ -152,7 +153,7 @@ fn refuse_unpipeable(format: &dyn DiskFormat, options: &CreateOptions) -> Result
 
 /// Refuses a target that is one of the files of the source: replacing it would pull the ground
 /// from under the copy, or lose what other images stand on.
-pub(crate) fn refuse_source(target: &Path, source: &OpenedChain) -> Result<()> {
+pub fn refuse_source(target: &Path, source: &OpenedChain) -> Result<()> {
     let Ok(target_metadata) = std::fs::metadata(target) else {
         return Ok(());
     };
@@ -178,12 +179,13 @@ pub(crate) fn refuse_source(target: &Path, source: &OpenedChain) -> Result<()> {
 }
 
 /// Creates the further files of an image, but never in place of one that is needed.
-pub(crate) struct Guarded<'a> {
-    pub(crate) outputs: &'a dyn Outputs,
+pub struct Guarded<'a> {
+    /// Creates them.
+    pub outputs: &'a dyn Outputs,
     /// The new image's folder, if it has one.
-    pub(crate) folder: Option<&'a Path>,
+    pub folder: Option<&'a Path>,
     /// Images of which no file may be replaced.
-    pub(crate) keep: &'a [&'a OpenedChain],
+    pub keep: &'a [&'a OpenedChain],
 }
 
 impl Outputs for Guarded<'_> {

@@ -8,18 +8,20 @@ use hako_formats::{OpenOptions, OpenedChain, open_chain};
 use crate::target::folder_of;
 
 /// A parent for a new overlay.
-pub(crate) struct Parent {
-    pub(crate) link: ParentLink,
-    pub(crate) virtual_size: u64,
+pub struct Parent {
+    /// What the overlay records.
+    pub link: ParentLink,
+    /// Its virtual size in bytes.
+    pub virtual_size: u64,
     /// What the user should know about it.
-    pub(crate) warnings: Vec<String>,
+    pub warnings: Vec<String>,
     /// Held open, and thereby locked, while the overlay is made.
-    pub(crate) chain: OpenedChain,
+    pub chain: OpenedChain,
 }
 
 impl Parent {
     /// Opens the parent at `path` for a new image at `overlay`.
-    pub(crate) fn open(path: &Path, overlay: &Path, options: &OpenOptions) -> Result<Self> {
+    pub fn open(path: &Path, overlay: &Path, options: &OpenOptions) -> Result<Self> {
         let chain = open_chain(path, options)?;
         let info = chain.chain.info();
         let name = recorded_name(path, overlay)?;

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use hako_block::{Cancel, Error, ErrorKind, Gate, Progress, Result};
+use hako_block::{Cancel, Error, ErrorKind, Progress, Result};
 use hako_formats::{
-    DiskFormat, Findings, OpenArgs, OpenOptions, OpenedLayer, Severity, detect, format_named,
-    open_chain,
+    DiskFormat, Findings, OpenArgs, OpenOptions, OpenedLayer, Severity, open_chain,
 };
 use hako_pipeline::{CopyOptions, read_all};
+
+use crate::change::open_file;
 
 /// What to check.
 pub struct CheckRequest {
@@ -86,7 +87,10 @@ pub fn check(
     Ok(CheckReport { layers })
 }
 
-fn check_structure(format: &'static dyn DiskFormat, args: OpenArgs) -> Result<LayerCheck> {
+pub(crate) fn check_structure(
+    format: &'static dyn DiskFormat,
+    args: OpenArgs,
+) -> Result<LayerCheck> {
     let file = args.storage.name().to_owned();
     let (has_structure, findings) = match format.check(args) {
         Ok(findings) => (true, findings),
@@ -103,11 +107,7 @@ fn check_structure(format: &'static dyn DiskFormat, args: OpenArgs) -> Result<La
 
 /// Checks the top layer of an image that cannot be opened for the damage in `error`.
 fn check_unopened(path: &Path, options: &OpenOptions, error: &Error) -> Result<LayerCheck> {
-    let opened = Gate::open_user(path, options.access, &options.rules)?;
-    let format = match &options.from {
-        Some(name) => format_named(name)?,
-        None => detect(&*opened.storage, path)?,
-    };
+    let (format, opened) = open_file(path, options)?;
     let args = options.args(opened);
     let mut checked = check_structure(format, args)?;
     if checked.findings.n_corruptions == 0 {

@@ -1,0 +1,80 @@
+//! Opening an image to change it in place.
+
+use std::path::{Path, PathBuf};
+
+use hako_block::{Access, Error, ErrorKind, Gate, Opened, Result};
+use hako_formats::{
+    DiskFormat, OpenArgs, OpenOptions, OpenedChain, detect, format_named, open_chain,
+};
+
+use crate::overlays::overlays_of;
+
+/// Which image to change, and how to open it.
+#[derive(Debug, Clone, Default)]
+pub struct Subject {
+    /// The image.
+    pub path: PathBuf,
+    /// How to open it. Access and how much of the chain are the verb's.
+    pub open: OpenOptions,
+}
+
+impl Subject {
+    /// Returns the options for opening the top layer for writing, and its parents for reading.
+    pub(crate) fn writable(&self) -> OpenOptions {
+        OpenOptions {
+            access: Access::ReadWrite,
+            ..self.open.clone()
+        }
+    }
+
+    /// Opens the image with its parents, the top layer for writing.
+    pub(crate) fn open_chain(&self) -> Result<OpenedChain> {
+        open_chain(&self.path, &self.writable())
+    }
+
+    /// Opens the image's own file for writing; the driver has not looked at it yet.
+    pub(crate) fn open_top(&self) -> Result<Top> {
+        let options = self.writable();
+        let (format, opened) = open_file(&self.path, &options)?;
+        let args = options.args(opened);
+        Ok(Top { format, args })
+    }
+
+    /// Refuses to go on if another image beside this one is an overlay on it.
+    pub(crate) fn refuse_overlays(&self, except: Option<&Path>, why: &str) -> Result<()> {
+        let overlays = overlays_of(&self.path)?;
+        let same = |path: &Path| {
+            except.is_some_and(|except| {
+                matches!((path.canonicalize(), except.canonicalize()), (Ok(a), Ok(b)) if a == b)
+            })
+        };
+        match overlays.iter().find(|overlay| !same(overlay)) {
+            None => Ok(()),
+            Some(overlay) => Err(Error::new(
+                ErrorKind::Invalid,
+                format!("has an overlay, {}: {why}", overlay.display()),
+            )
+            .in_file(&self.path)
+            .hint("if the overlay is not needed any more: --force")),
+        }
+    }
+}
+
+/// An image's own file, open for writing, with its format.
+pub(crate) struct Top {
+    pub(crate) format: &'static dyn DiskFormat,
+    pub(crate) args: OpenArgs,
+}
+
+/// Opens the file at `path` and finds its format.
+pub(crate) fn open_file(
+    path: &Path,
+    options: &OpenOptions,
+) -> Result<(&'static dyn DiskFormat, Opened)> {
+    let opened = Gate::open_user(path, options.access, &options.rules)?;
+    let format = match &options.from {
+        Some(name) => format_named(name)?,
+        None => detect(&*opened.storage, path)?,
+    };
+    Ok((format, opened))
+}

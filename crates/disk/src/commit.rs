@@ -1,0 +1,219 @@
+//! Writing an overlay's own content into its parent.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hako_block::{Access, Cancel, Chain, Error, LayerView, ParentLink, Progress, Result};
+use hako_formats::{CreateOptions, OpenArgs, OpenOptions, OpenedLayer, open_chain};
+use hako_pipeline::{CopyOptions, InPlace, copy};
+
+use crate::change::Subject;
+use crate::create::{CreateRequest, create};
+use crate::delete::remove_files;
+
+/// What becomes of the overlay once its content is in the parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Afterwards {
+    /// It stays, empty: made anew.
+    Empty,
+    /// It stays as it is.
+    Keep,
+    /// It is deleted.
+    Delete,
+}
+
+/// What to commit.
+#[derive(Debug, Clone)]
+pub struct CommitRequest {
+    /// The overlay.
+    pub subject: Subject,
+    /// What becomes of it.
+    pub afterwards: Afterwards,
+    /// Do it though other overlays stand on the parent.
+    pub force: bool,
+    /// How many threads read; as many as the machine runs at once if not said.
+    pub threads: Option<usize>,
+}
+
+/// What was committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitReport {
+    /// The parent's file.
+    pub parent: PathBuf,
+    /// Bytes written into it as data.
+    pub data_bytes: u64,
+}
+
+/// Writes what the overlay itself stores into its parent. Cut off anywhere, the overlay still has
+/// all its content; a parent that was written to is another one to VMDK and VHDX, so that the
+/// overlay is refused until the commit is run again, which then goes through.
+pub fn commit(
+    request: &CommitRequest,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<CommitReport> {
+    let subject = &request.subject;
+    let intent = Intent::of(&subject.path);
+    let mut layers = open_layers(subject, intent.is_there())?;
+    let parent = PathBuf::from(layers[1].args.storage.name());
+    if !request.force {
+        Subject {
+            path: parent.clone(),
+            open: OpenOptions::default(),
+        }
+        .refuse_overlays(
+            Some(&subject.path),
+            "its content would change under that overlay",
+        )?;
+    }
+    if request.afterwards == Afterwards::Empty {
+        refuse_to_empty(&layers[0])?;
+    }
+    intent.write()?;
+    let size = layers[0].image.info().virtual_size;
+    if size > layers[1].image.info().virtual_size {
+        grow_parent(&mut layers[1], size)?;
+    }
+    let options = CopyOptions {
+        threads: request
+            .threads
+            .unwrap_or(CopyOptions::new(progress, cancel).threads),
+        keep_holes: true,
+        ..CopyOptions::new(progress, cancel)
+    };
+    progress.phase("commit");
+    let report = copy(
+        &LayerView::new(Arc::clone(&layers[0].image), Arc::new(chain_of(&layers)?)),
+        Box::new(InPlace(&chain_of(&layers[1..])?)),
+        size,
+        &options,
+    )?;
+    finish(request, layers, &parent)?;
+    intent.remove()?;
+    Ok(CommitReport {
+        parent,
+        data_bytes: report.data_bytes,
+    })
+}
+
+fn open_layers(subject: &Subject, resuming: bool) -> Result<Vec<OpenedLayer>> {
+    let options = OpenOptions {
+        parent_writable: true,
+        any_content: resuming,
+        ..subject.writable()
+    };
+    let layers = open_chain(&subject.path, &options)?.layers;
+    if layers.len() < 2 {
+        return Err(Error::invalid("has no parent to commit into").in_file(&subject.path));
+    }
+    Ok(layers)
+}
+
+fn chain_of(layers: &[OpenedLayer]) -> Result<Chain> {
+    Chain::new(
+        layers
+            .iter()
+            .map(|layer| Arc::clone(&layer.image))
+            .collect(),
+    )
+}
+
+/// Refuses an overlay that holds more than content: making it anew would lose that.
+fn refuse_to_empty(overlay: &OpenedLayer) -> Result<()> {
+    let info = overlay.image.info();
+    let has = |key: &str| info.details.iter().any(|(name, _)| *name == key);
+    match ["snapshots", "bitmaps"].into_iter().find(|key| has(key)) {
+        None => Ok(()),
+        Some(key) => Err(Error::unsupported(format!(
+            "the overlay has {key} inside, which emptying it would lose"
+        ))
+        .in_file(overlay.args.storage.name())
+        .hint("keep it as it is (--keep) or delete it (--delete)")),
+    }
+}
+
+/// Makes a smaller parent as large as its overlay.
+fn grow_parent(parent: &mut OpenedLayer, size: u64) -> Result<()> {
+    let name = parent.args.storage.name().to_owned();
+    // Nothing was written through this image yet; the driver resizes the file under it.
+    parent
+        .format
+        .resize(parent.args.clone(), size)
+        .and_then(|()| parent.format.open(parent.args.clone()))
+        .map(|image| parent.image = Arc::from(image))
+        .map_err(|error| error.in_file(name))
+}
+
+fn finish(request: &CommitRequest, layers: Vec<OpenedLayer>, parent: &Path) -> Result<()> {
+    let subject = &request.subject;
+    match request.afterwards {
+        Afterwards::Delete => remove_files(&layers[0]),
+        Afterwards::Keep => {
+            let (overlay, below) = (&layers[0], &layers[1]);
+            let Some(link) = overlay.image.info().parent.clone() else {
+                return Ok(());
+            };
+            let now = below.format.open(OpenArgs {
+                access: Access::ReadOnly,
+                ..below.args.clone()
+            })?;
+            let link = ParentLink {
+                content_id: now.info().content_id,
+                ..link
+            };
+            drop(now);
+            let (format, args) = (overlay.format, overlay.args.clone());
+            drop(layers);
+            format.relink(args, Some(&link))
+        }
+        Afterwards::Empty => {
+            let overlay = &layers[0];
+            let (to, info) = (overlay.format, overlay.image.info().clone());
+            drop(layers);
+            let create_options = CreateOptions {
+                subformat: info.subformat,
+                ..CreateOptions::default()
+            };
+            let request = CreateRequest {
+                path: subject.path.clone(),
+                to,
+                virtual_size: Some(info.virtual_size),
+                create: create_options,
+                parent: Some(parent.to_path_buf()),
+                parent_from: None,
+                rules: subject.open.rules.clone(),
+                force: true,
+            };
+            create(request, &hako_block::NoProgress, &Cancel::default()).map(|_| ())
+        }
+    }
+    .map_err(|error| error.in_file(&subject.path))
+}
+
+/// The note beside an overlay that its commit has begun: its parent's content ID may have changed
+/// since the overlay recorded it, and that is no reason to refuse.
+struct Intent(PathBuf);
+
+impl Intent {
+    fn of(overlay: &Path) -> Self {
+        let name = overlay.file_name().unwrap_or_default().to_string_lossy();
+        Intent(overlay.with_file_name(format!(".{name}.hako-commit")))
+    }
+
+    fn is_there(&self) -> bool {
+        self.0.exists()
+    }
+
+    fn write(&self) -> Result<()> {
+        hako_block::gate::replace_file(&self.0, b"hako disk commit has begun\n")
+    }
+
+    fn remove(&self) -> Result<()> {
+        match std::fs::remove_file(&self.0) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", error).in_file(&self.0))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What is done to disk images beyond moving their content: create an empty one or an overlay,
+//! check and repair, resize, compact, commit, rebase, set, rename, delete.
+//!
+//! Knows no format (that is `hako-formats`), moves no bytes itself (that is `hako-pipeline`),
+//! prints nothing and reads no environment.
+
+#![forbid(unsafe_code)]
+
+mod change;
+mod check;
+mod commit;
+mod compact;
+mod create;
+mod delete;
+mod overlays;
+mod parent;
+mod rebase;
+mod rename;
+mod repair;
+mod resize;
+mod set;
+mod target;
+
+pub use change::Subject;
+pub use check::{CheckReport, CheckRequest, LayerCheck, check};
+pub use commit::{Afterwards, CommitReport, CommitRequest, commit};
+pub use compact::{CompactReport, compact};
+pub use create::{CreateReport, CreateRequest, create};
+pub use delete::delete;
+pub use overlays::overlays_of;
+pub use parent::Parent;
+pub use rebase::{RebaseReport, RebaseRequest, rebase};
+pub use rename::{RenameReport, rename};
+pub use repair::{RepairReport, repair, undo};
+pub use resize::{NewSize, ResizeReport, ResizeRequest, resize};
+pub use set::set;
+pub use target::{Guarded, Ready, Target, refuse_source};
