@@ -1,11 +1,12 @@
 //! `hako disk check`: is the structure of an image sound?
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use hako_block::Result;
 use hako_disk::{CheckReport, CheckRequest, LayerCheck};
-use hako_formats::{Finding, OpenOptions, Severity};
+use hako_formats::{Finding, OpenOptions, Repair, Severity};
 use serde_json::{Value, json};
 
 use super::options::{OpenFlags, Threads};
@@ -18,9 +19,11 @@ const EXAMPLES: &str = "\
 Examples:
   hako disk check web.vmdk
   hako disk check --data --chain web-000001.vmdk
+  hako disk check --repair all web.vmdk
+  hako disk check --undo web.vmdk.saved web.vmdk
 
 Exit status:
-  0    sound (oddities are listed)
+  0    sound (oddities are listed), or repaired and now sound
   1    the check could not be done
   2    wrong usage
   3    sound, but space is leaked
@@ -31,7 +34,7 @@ Exit status:
 /// Check the structure of an image
 ///
 /// Finds damage, tables that disagree, space that nothing refers to or that two things refer to.
-/// Changes nothing.
+/// Changes nothing, unless asked to repair.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Check {
@@ -46,6 +49,19 @@ pub struct Check {
     #[arg(long)]
     chain: bool,
 
+    /// Mend the image: leaks gives space back, all mends what needs no guessing, too
+    ///
+    /// What is overwritten is saved first, beside the image as NAME.saved. What is then still
+    /// wrong is listed.
+    #[arg(short = 'r', long, value_name = "WHAT", value_parser = repairs(),
+          conflicts_with_all = ["data", "chain", "force_share"])]
+    repair: Option<Repair>,
+
+    /// Put back what a repair overwrote and saved in SAVED, and check nothing
+    #[arg(long, value_name = "SAVED",
+          conflicts_with_all = ["repair", "data", "chain", "force_share"])]
+    undo: Option<PathBuf>,
+
     #[command(flatten)]
     threads: Threads,
 
@@ -56,6 +72,14 @@ pub struct Check {
 impl Check {
     /// Checks.
     pub fn run(&self, context: &Context) -> Result<Exit> {
+        match (&self.undo, self.repair) {
+            (Some(saved), _) => self.undo(saved, context),
+            (_, Some(what)) => self.repair(what, context),
+            _ => self.look(context),
+        }
+    }
+
+    fn look(&self, context: &Context) -> Result<Exit> {
         let request = CheckRequest {
             path: self.image.clone(),
             open: OpenOptions {
@@ -78,12 +102,62 @@ impl Check {
             }
         }
         out.finish()?;
-        Ok(match report.worst() {
-            Some(Severity::Corruption) => Exit::Corrupt,
-            Some(Severity::Leak) => Exit::Incomplete,
-            Some(Severity::Oddity) | None => Exit::Done,
-        })
+        Ok(exit_of(report.worst()))
     }
+
+    fn repair(&self, what: Repair, context: &Context) -> Result<Exit> {
+        let subject = self.open.gate.subject(&self.image);
+        let report = hako_disk::repair(&subject, what)?;
+        let mut out = Out::new();
+        let saved = report.saved.as_ref().map(|path| path.to_string_lossy());
+        if context.json {
+            out.json(&json!({
+                "repaired": report.repaired,
+                "saved": saved,
+                "before": layer_json(&report.before),
+                "after": layer_json(&report.after),
+            }))?;
+        } else {
+            for sentence in &report.repaired {
+                out.line(&format!("{}: repaired: {sentence}", report.after.file))?;
+            }
+            if let Some(saved) = saved {
+                out.line(&format!(
+                    "{}: what was overwritten is saved in {saved}",
+                    report.after.file
+                ))?;
+            }
+            print_layer(&mut out, &report.after)?;
+        }
+        out.finish()?;
+        Ok(exit_of(report.after.findings.worst()))
+    }
+
+    fn undo(&self, saved: &Path, context: &Context) -> Result<Exit> {
+        let files = hako_disk::undo(&self.open.gate.subject(&self.image), saved)?;
+        if context.json {
+            let mut out = Out::new();
+            out.json(&json!({"restored": files}))?;
+            out.finish()?;
+        }
+        context.summary(&format!("{}: as before the repair", self.image.display()));
+        Ok(Exit::Done)
+    }
+}
+
+fn exit_of(worst: Option<Severity>) -> Exit {
+    match worst {
+        Some(Severity::Corruption) => Exit::Corrupt,
+        Some(Severity::Leak) => Exit::Incomplete,
+        Some(Severity::Oddity) | None => Exit::Done,
+    }
+}
+
+fn repairs() -> impl TypedValueParser<Value = Repair> {
+    PossibleValuesParser::new(["leaks", "all"]).map(|name| match name.as_str() {
+        "leaks" => Repair::Leaks,
+        _ => Repair::All,
+    })
 }
 
 fn print_layer(out: &mut Out, layer: &LayerCheck) -> Result<()> {

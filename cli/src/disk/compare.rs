@@ -70,7 +70,7 @@ impl Compare {
             ..self.open.options()
         };
         let options_b = OpenOptions {
-            from: self.from_b.clone().or_else(|| self.open.from.clone()),
+            from: self.from_b.clone().or_else(|| self.open.gate.from.clone()),
             snapshot: self.snapshot_b.clone(),
             ..self.open.options()
         };

@@ -1,14 +1,21 @@
 //! `hako disk`: one file per verb.
 
 mod check;
+mod commit;
+mod compact;
 mod compare;
 mod convert;
 mod create;
+mod delete;
 mod formats;
 mod hash;
 mod info;
 mod map;
 mod options;
+mod rebase;
+mod rename;
+mod resize;
+mod set;
 
 use clap::Subcommand;
 use hako_block::Result;
@@ -30,6 +37,13 @@ pub enum Disk {
     Compare(compare::Compare),
     Map(map::Map),
     Hash(hash::Hash),
+    Set(set::Set),
+    Resize(resize::Resize),
+    Compact(compact::Compact),
+    Commit(commit::Commit),
+    Rebase(rebase::Rebase),
+    Rename(rename::Rename),
+    Delete(delete::Delete),
 }
 
 impl Disk {
@@ -44,6 +58,13 @@ impl Disk {
             Disk::Compare(verb) => verb.run(context),
             Disk::Map(verb) => verb.run(context),
             Disk::Hash(verb) => verb.run(context),
+            Disk::Set(verb) => verb.run(context),
+            Disk::Resize(verb) => verb.run(context),
+            Disk::Compact(verb) => verb.run(context),
+            Disk::Commit(verb) => verb.run(context),
+            Disk::Rebase(verb) => verb.run(context),
+            Disk::Rename(verb) => verb.run(context),
+            Disk::Delete(verb) => verb.run(context),
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueHint};
 use hako_block::{Access, Cancel, Error, GateRules, Progress, Result};
+use hako_disk::Subject;
 use hako_formats::{
     Adapter, Allocation, Compression, CreateOptions, DiskFormat, FORMATS, OpenOptions, format_named,
 };
@@ -13,10 +14,10 @@ use hako_pipeline::CopyOptions;
 
 use crate::size;
 
-/// How to open an image.
+/// How to open an image, whether to read it or to change it.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options for opening")]
-pub struct OpenFlags {
+pub struct GateFlags {
     /// Format of the image, instead of finding it out
     ///
     /// Raw is never guessed: it is what is named .raw, .img or .dd, a block device, or what this
@@ -34,16 +35,10 @@ pub struct OpenFlags {
     /// Let the image name block devices
     #[arg(long)]
     allow_devices: bool,
-
-    /// Open without locks, even if the image is in use
-    ///
-    /// What is read may be inconsistent while another program writes.
-    #[arg(short = 'U', long)]
-    force_share: bool,
 }
 
-impl OpenFlags {
-    /// Returns the options to open an image for reading.
+impl GateFlags {
+    /// Returns the options to open an image for reading, and its locks honoured.
     pub fn options(&self) -> OpenOptions {
         OpenOptions {
             from: self.from.clone(),
@@ -51,10 +46,41 @@ impl OpenFlags {
             rules: GateRules {
                 allow_paths: self.allow_path.clone(),
                 allow_devices: self.allow_devices,
-                no_lock: self.force_share,
+                no_lock: false,
             },
             ..OpenOptions::default()
         }
+    }
+
+    /// Returns the image at `path`, to be changed.
+    pub fn subject(&self, path: &Path) -> Subject {
+        Subject {
+            path: path.to_path_buf(),
+            open: self.options(),
+        }
+    }
+}
+
+/// How to open an image that is only read.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options for opening")]
+pub struct OpenFlags {
+    #[command(flatten)]
+    pub gate: GateFlags,
+
+    /// Open without locks, even if the image is in use
+    ///
+    /// What is read may be inconsistent while another program writes.
+    #[arg(short = 'U', long)]
+    pub force_share: bool,
+}
+
+impl OpenFlags {
+    /// Returns the options to open an image for reading.
+    pub fn options(&self) -> OpenOptions {
+        let mut options = self.gate.options();
+        options.rules.no_lock = self.force_share;
+        options
     }
 }
 
@@ -269,7 +295,7 @@ fn sector_sizes() -> impl TypedValueParser<Value = u32> {
     PossibleValuesParser::new(["512", "4096"]).try_map(|text| text.parse())
 }
 
-fn adapters() -> impl TypedValueParser<Value = Adapter> {
+pub fn adapters() -> impl TypedValueParser<Value = Adapter> {
     PossibleValuesParser::new(Adapter::ALL.map(Adapter::name)).try_map(|name| {
         Adapter::ALL
             .into_iter()

@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hako_block::{Access, Cancel, Chain, Error, LayerView, ParentLink, Progress, Result};
+use hako_block::{
+    Access, Cancel, Chain, Error, LayerView, NoProgress, ParentLink, Progress, Result,
+};
 use hako_formats::{CreateOptions, OpenArgs, OpenOptions, OpenedLayer, open_chain};
 use hako_pipeline::{CopyOptions, InPlace, copy};
 
 use crate::change::Subject;
 use crate::create::{CreateRequest, create};
 use crate::delete::remove_files;
+use crate::overlays::overlays_of;
 
 /// What becomes of the overlay once its content is in the parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,8 +69,13 @@ pub fn commit(
             "its content would change under that overlay",
         )?;
     }
-    if request.afterwards == Afterwards::Empty {
-        refuse_to_empty(&layers[0])?;
+    match request.afterwards {
+        Afterwards::Keep => {}
+        Afterwards::Empty => refuse_to_empty(&layers[0])?,
+        Afterwards::Delete if request.force => {}
+        Afterwards::Delete => {
+            subject.refuse_overlays(None, "deleting it would lose that one's content, too")?;
+        }
     }
     intent.write()?;
     let size = layers[0].image.info().virtual_size;
@@ -148,25 +156,9 @@ fn finish(request: &CommitRequest, layers: Vec<OpenedLayer>, parent: &Path) -> R
     let subject = &request.subject;
     match request.afterwards {
         Afterwards::Delete => remove_files(&layers[0]),
-        Afterwards::Keep => {
-            let (overlay, below) = (&layers[0], &layers[1]);
-            let Some(link) = overlay.image.info().parent.clone() else {
-                return Ok(());
-            };
-            let now = below.format.open(OpenArgs {
-                access: Access::ReadOnly,
-                ..below.args.clone()
-            })?;
-            let link = ParentLink {
-                content_id: now.info().content_id,
-                ..link
-            };
-            drop(now);
-            let (format, args) = (overlay.format, overlay.args.clone());
-            drop(layers);
-            format.relink(args, Some(&link))
-        }
+        Afterwards::Keep => relink_to_current(&layers),
         Afterwards::Empty => {
+            let above = overlays_of(&subject.path)?;
             let overlay = &layers[0];
             let (to, info) = (overlay.format, overlay.image.info().clone());
             drop(layers);
@@ -184,10 +176,48 @@ fn finish(request: &CommitRequest, layers: Vec<OpenedLayer>, parent: &Path) -> R
                 rules: subject.open.rules.clone(),
                 force: true,
             };
-            create(request, &hako_block::NoProgress, &Cancel::default()).map(|_| ())
+            create(request, &NoProgress, &Cancel::default())?;
+            relink_above(subject, &above)
         }
     }
     .map_err(|error| error.in_file(&subject.path))
+}
+
+/// Tells the overlays on an overlay that was made anew its new content ID: its content is what it
+/// was.
+fn relink_above(subject: &Subject, above: &[PathBuf]) -> Result<()> {
+    for path in above {
+        let overlay = Subject {
+            path: path.clone(),
+            open: OpenOptions {
+                any_content: true,
+                ..subject.open.clone()
+            },
+        };
+        let layers = overlay.open_chain()?.layers;
+        relink_to_current(&layers)?;
+    }
+    Ok(())
+}
+
+/// Makes an overlay say the content ID that its parent has now.
+fn relink_to_current(layers: &[OpenedLayer]) -> Result<()> {
+    let [overlay, below, ..] = layers else {
+        return Ok(());
+    };
+    let Some(link) = overlay.image.info().parent.clone() else {
+        return Ok(());
+    };
+    let now = below.format.open(OpenArgs {
+        access: Access::ReadOnly,
+        ..below.args.clone()
+    })?;
+    let content_id = now.info().content_id;
+    if link.content_id == content_id {
+        return Ok(());
+    }
+    let link = ParentLink { content_id, ..link };
+    overlay.format.relink(overlay.args.clone(), Some(&link))
 }
 
 /// The note beside an overlay that its commit has begun: its parent's content ID may have changed

@@ -15,7 +15,7 @@ pub fn overlays_of(path: &Path) -> Result<Vec<PathBuf>> {
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-        let candidate = entry.path();
+        let candidate = path.with_file_name(entry.file_name());
         if is_file && candidate.file_name() != path.file_name() && stands_on(&candidate, id) {
             overlays.push(candidate);
         }

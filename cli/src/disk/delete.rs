@@ -1,0 +1,61 @@
+//! `hako disk delete`: an image with all its files.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use hako_block::Result;
+use serde_json::json;
+
+use super::options::GateFlags;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::output::Out;
+
+const EXAMPLES: &str = "\
+Examples:
+  hako disk delete web-000001.vmdk
+
+Exit status:
+  0    done
+  1    failed
+  2    wrong usage, or another image is an overlay on it
+  4    the image is corrupt
+  5    locked or in use";
+
+/// Delete an image with all its files
+///
+/// Its parents stay. Refused while another image in the same folder is an overlay on it.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Delete {
+    /// The images
+    #[arg(required = true)]
+    images: Vec<PathBuf>,
+
+    /// Do it though another image is an overlay on it
+    #[arg(long)]
+    force: bool,
+
+    #[command(flatten)]
+    gate: GateFlags,
+}
+
+impl Delete {
+    /// Deletes.
+    pub fn run(&self, context: &Context) -> Result<Exit> {
+        let mut deleted = Vec::new();
+        for image in &self.images {
+            deleted.extend(hako_disk::delete(&self.gate.subject(image), self.force)?);
+        }
+        if context.json {
+            let files = deleted.iter().map(|path| path.to_string_lossy());
+            let mut out = Out::new();
+            out.json(&json!({"deleted": files.collect::<Vec<_>>()}))?;
+            out.finish()?;
+        }
+        for path in &deleted {
+            context.summary(&format!("{}: deleted", path.display()));
+        }
+        Ok(Exit::Done)
+    }
+}
