@@ -36,22 +36,29 @@ complete -c hako -n "__fish_hako_needs_command" -s V -l version -d 'Print versio
 complete -c hako -n "__fish_hako_needs_command" -f -a "disk" -d 'Work with disk images'
 complete -c hako -n "__fish_hako_needs_command" -f -a "completions" -d 'Print the completions of a shell'
 complete -c hako -n "__fish_hako_needs_command" -f -a "man" -d 'Write the manual pages'
-complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash set resize compact commit rebase rename delete" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
 json\t'One JSON object per line on standard error'
 none\t'Nothing'"
-complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -l json -d 'Print results as JSON'
-complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -s q -l quiet -d 'Say nothing but results and errors'
-complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -s v -l verbose -d 'Say more'
-complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -f -a "formats" -d 'List the disk formats and what can be done with each'
-complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -f -a "info" -d 'Show what an image is: format, sizes, parent, and what is odd about it'
-complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -f -a "create" -d 'Create an empty image, or an overlay over a parent'
-complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -f -a "convert" -d 'Convert an image into another format'
-complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -f -a "check" -d 'Check the structure of an image'
-complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -f -a "compare" -d 'Compare the content of two images'
-complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -f -a "map" -d 'Show the extents of an image: data, zeros and holes, and where they are stored'
-complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash" -f -a "hash" -d 'Print the SHA-256 of the content of a disk'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash set resize compact commit rebase rename delete" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash set resize compact commit rebase rename delete" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash set resize compact commit rebase rename delete" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash set resize compact commit rebase rename delete" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash set resize compact commit rebase rename delete" -f -a "formats" -d 'List the disk formats and what can be done with each'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash set resize compact commit rebase rename delete" -f -a "info" -d 'Show what an image is: format, sizes, parent, and what is odd about it'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash set resize compact commit rebase rename delete" -f -a "create" -d 'Create an empty image, or an overlay over a parent'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash set resize compact commit rebase rename delete" -f -a "convert" -d 'Convert an image into another format'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash set resize compact commit rebase rename delete" -f -a "check" -d 'Check the structure of an image'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash set resize compact commit rebase rename delete" -f -a "compare" -d 'Compare the content of two images'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash set resize compact commit rebase rename delete" -f -a "map" -d 'Show the extents of an image: data, zeros and holes, and where they are stored'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash set resize compact commit rebase rename delete" -f -a "hash" -d 'Print the SHA-256 of the content of a disk'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash set resize compact commit rebase rename delete" -f -a "set" -d 'Change what an image says of itself'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash set resize compact commit rebase rename delete" -f -a "resize" -d 'Change the virtual size of an image in place'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash set resize compact commit rebase rename delete" -f -a "compact" -d 'Give back to the host what an image stores without need'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash set resize compact commit rebase rename delete" -f -a "commit" -d 'Write the content of an overlay into its parent'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash set resize compact commit rebase rename delete" -f -a "rebase" -d 'Give an overlay another parent, or none'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash set resize compact commit rebase rename delete" -f -a "rename" -d 'Rename an image in its folder, with all its files and every reference to it'
+complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash set resize compact commit rebase rename delete" -f -a "delete" -d 'Delete an image with all its files'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from formats" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
 json\t'One JSON object per line on standard error'
@@ -167,6 +174,9 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -s q -l quiet -d 'Say nothing but results and errors'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -s r -l repair -d 'Mend the image: leaks gives space back, all mends what needs no guessing, too' -r -f -a "leaks\t''
+all\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -l undo -d 'Put back what a repair overwrote and saved in SAVED, and check nothing' -r -F
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
@@ -238,6 +248,121 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -s q -l quiet -d 'Say nothing but results and errors'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from set" -l adapter -d 'Disk controller that a VMDK names' -r -f -a "lsilogic\t''
+buslogic\t''
+ide\t''
+legacyESX\t''
+pvscsi\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from set" -l hw-version -d 'Virtual hardware version that a VMDK names' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from set" -l tools-version -d 'Version of VMware Tools that a VMDK names' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from set" -l uuid -d 'What the disk is known by' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from set" -l comment -d 'A comment; empty removes it' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from set" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from set" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from set" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from set" -l allow-devices -d 'Let the image name block devices'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from set" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from set" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from set" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from set" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from resize" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from resize" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from resize" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from resize" -l shrink -d 'Let the disk become smaller, if what is cut is zeros'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from resize" -l cut-data -d 'Cut data, too: it is lost'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from resize" -l force -d 'Do it though another image is an overlay on this one'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from resize" -l allow-devices -d 'Let the image name block devices'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from resize" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from resize" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from resize" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from resize" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compact" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compact" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compact" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compact" -l allow-devices -d 'Let the image name block devices'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compact" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compact" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compact" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compact" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from commit" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from commit" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from commit" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from commit" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from commit" -l keep -d 'Leave the overlay as it is'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from commit" -l delete -d 'Delete the overlay'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from commit" -l force -d 'Do it though other overlays stand on the parent: their content changes'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from commit" -l allow-devices -d 'Let the image name block devices'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from commit" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from commit" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from commit" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from commit" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -s b -l parent -d 'Its new parent' -r -F
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -s F -l parent-format -d 'Format of the new parent, instead of finding it out' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -l no-parent -d 'Store everything in the image itself'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -s u -l unsafe -d 'Only rewrite the link: you know that the new parent has the content of the old one'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -l allow-devices -d 'Let the image name block devices'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rename" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rename" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rename" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rename" -l allow-devices -d 'Let the image name block devices'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rename" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rename" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rename" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rename" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from delete" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from delete" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from delete" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from delete" -l force -d 'Do it though another image is an overlay on it'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from delete" -l allow-devices -d 'Let the image name block devices'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from delete" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from delete" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from delete" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from delete" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hako -n "__fish_hako_using_subcommand completions" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
 json\t'One JSON object per line on standard error'
