@@ -8,7 +8,7 @@ use hako_block::identity::random_u64;
 use hako_block::{Result, SECTOR_BYTES, Storage};
 
 use super::descriptor::{Descriptor, NO_PARENT};
-use super::layout::Home;
+use super::home::Home;
 
 /// What VMware gives a disk that was never written.
 const NEVER_WRITTEN: u32 = 0xffff_fffe;

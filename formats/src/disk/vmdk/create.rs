@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hako_block::{ContentId, Error, ParentLink, Result, SECTOR_BYTES, Sink, Storage};
 
 use super::create_type::{CREATE_TYPES, canonical};
-use super::descriptor::MAX_DESCRIPTOR_BYTES;
+use super::descriptor::{MAX_DESCRIPTOR_BYTES, check_value};
 use super::hosted::{HostedCreate, HostedSink};
 use super::layout::MAX_EXTENTS;
 use super::stream::{StreamCreate, StreamSink};
@@ -16,7 +16,7 @@ use crate::disk::raw::RawSink;
 use crate::disk::{Allocation, Compression, CreateArgs};
 
 /// Sectors of an extent of a split disk: 2047 MiB, as VMware splits.
-const SPLIT_SECTORS: u64 = 4_192_256;
+pub const SPLIT_SECTORS: u64 = 4_192_256;
 const SPLIT_BYTES: u64 = SPLIT_SECTORS * SECTOR_BYTES;
 /// Grain of VMware's sparse files.
 const DEFAULT_GRAIN_BYTES: u64 = 65536;
@@ -130,7 +130,7 @@ fn check_request(variant: Variant, args: &CreateArgs<'_>) -> Result<()> {
             "an overlay is always thin: what it stores hides its parent",
         ));
     }
-    check_name(&args.name)?;
+    check_value(&args.name)?;
     args.parent
         .as_ref()
         .map_or(Ok(()), |parent| check_parent(variant, parent))
@@ -154,17 +154,7 @@ fn check_parent(variant: Variant, parent: &ParentLink) -> Result<()> {
                 .in_file(&parent.name),
         );
     }
-    check_name(&parent.name)
-}
-
-/// Refuses a name that a descriptor has no way to write.
-fn check_name(name: &str) -> Result<()> {
-    if name.contains(['"', '\n', '\r', '\0']) {
-        return Err(Error::invalid(format!(
-            "{name:?} cannot be written into a VMDK descriptor"
-        )));
-    }
-    Ok(())
+    check_value(&parent.name)
 }
 
 /// Returns the descriptor's text for these extent lines.
@@ -406,7 +396,7 @@ fn extent_name(variant: Variant, stem: &str, number: usize) -> String {
 }
 
 /// Returns the name without its extension `.vmdk`.
-fn stem(name: &str) -> &str {
+pub fn stem(name: &str) -> &str {
     match name
         .len()
         .checked_sub(5)

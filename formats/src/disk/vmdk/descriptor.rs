@@ -5,6 +5,8 @@
 //! more fields on an extent line than the specification has. A line that looks like an extent line
 //! but cannot be understood is an error, for skipping it would move everything that follows.
 
+mod edit;
+
 use std::collections::HashSet;
 use std::ops::Range;
 
@@ -12,6 +14,8 @@ use encoding_rs::{Encoding, UTF_8, WINDOWS_1252};
 use hako_block::{Error, Result};
 
 use super::extent_line::{ExtentLine, parse_extent_line};
+
+pub use edit::{Edits, check_value};
 
 /// Longest descriptor accepted: qemu reads as much.
 pub const MAX_DESCRIPTOR_BYTES: u64 = 1 << 20;
@@ -30,6 +34,8 @@ pub struct Descriptor {
     encoding: &'static Encoding,
     entries: Vec<Entry>,
     extents: Vec<ExtentLine>,
+    /// Bytes of each extent's line, its ending included.
+    extent_lines: Vec<Range<usize>>,
     oddities: Vec<String>,
 }
 
@@ -59,6 +65,7 @@ impl Descriptor {
             encoding: UTF_8,
             entries: entries_of(&text),
             extents: Vec::new(),
+            extent_lines: Vec::new(),
             oddities: Vec::new(),
             text,
         };
@@ -193,7 +200,7 @@ impl Descriptor {
     }
 
     fn edited(&self, mut edits: Vec<(Range<usize>, Vec<u8>)>) -> Vec<u8> {
-        edits.sort_by_key(|(range, _)| range.start);
+        edits.sort_by_key(|(range, _)| (range.start, range.end));
         let mut text = Vec::with_capacity(self.text.len() + 16);
         let mut position = 0;
         for (range, bytes) in edits {
@@ -244,7 +251,7 @@ impl Descriptor {
     fn read_extents(&mut self) -> Result<()> {
         let mut n_lost_names = 0;
         for (index, line) in lines_of(&self.text).enumerate() {
-            let content = trimmed(&self.text, line);
+            let content = trimmed(&self.text, line.clone());
             let decoded = self
                 .encoding
                 .decode_without_bom_handling(&self.text[content]);
@@ -253,6 +260,7 @@ impl Descriptor {
             if let Some(extent) = extent {
                 n_lost_names += u64::from(decoded.1);
                 self.extents.push(extent);
+                self.extent_lines.push(line);
             } else if !is_key_or_comment(&decoded.0) {
                 let odd = format!("descriptor line {} is not understood", index + 1);
                 self.oddities.push(odd);

@@ -11,9 +11,10 @@ use hako_block::{
 use super::content_id::ContentMark;
 use super::extent_line::{ExtentAccess, ExtentLine};
 use super::flat::{FlatArgs, FlatExtent, ZeroExtent};
+use super::home::Home;
 use super::hosted::{self, HostedArgs};
 use super::info::describe;
-use super::layout::{Home, Layout, Source};
+use super::layout::{Layout, Source};
 use super::stream::{self, StreamArgs};
 use super::{cowd, sesparse};
 use crate::disk::OpenArgs;

@@ -5,12 +5,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use hako_block::{Access, Error, ErrorKind, FileId, Resolver, Result, SECTOR_BYTES, Storage};
+use hako_block::{Access, Error, ErrorKind, FileId, Result, SECTOR_BYTES, Storage};
 
 use super::create_type::canonical;
 use super::descriptor::{Descriptor, MAX_DESCRIPTOR_BYTES, looks_like_descriptor};
 use super::extent_line::{ExtentAccess, ExtentLine, ExtentType};
 use super::header::{HEADER_BYTES, MAGIC, SparseHeader};
+use super::home::Home;
 use super::{cowd, sesparse};
 use crate::disk::OpenArgs;
 use crate::open::descriptor_name;
@@ -28,24 +29,6 @@ pub struct Layout {
     pub parts: Vec<Part>,
     /// What is odd about how they fit.
     pub oddities: Vec<String>,
-}
-
-/// Where a descriptor is stored.
-pub enum Home {
-    /// In a text file of its own.
-    File {
-        /// Its name in its folder.
-        name: String,
-        /// What can replace it.
-        resolver: Arc<dyn Resolver>,
-    },
-    /// Inside a sparse extent file.
-    Embedded {
-        /// That file.
-        storage: Arc<dyn Storage>,
-        /// File offset in bytes.
-        offset: u64,
-    },
 }
 
 /// One extent line with what is behind it.
@@ -79,6 +62,16 @@ pub enum Source {
     SeSparse(Arc<dyn Storage>),
 }
 
+/// The descriptor of a VMDK, and what it is stored in.
+pub struct Text {
+    /// The descriptor. It has an extent line.
+    pub descriptor: Descriptor,
+    /// Where it is stored.
+    pub home: Home,
+    /// The header of the file it is embedded in, if that file is an extent of the disk itself.
+    pub own: Option<SparseHeader>,
+}
+
 impl Source {
     /// Returns what cannot be written in place about it, in a few words.
     fn read_only_kind(&self) -> Option<&'static str> {
@@ -93,7 +86,81 @@ impl Source {
 }
 
 impl Layout {
-    /// Takes apart the VMDK that `args` names.
+    /// Takes apart the VMDK that `args` names. Errors: it is to be written and cannot be.
+    pub fn find(args: &OpenArgs) -> Result<Self> {
+        let layout = Self::take_apart(args)?;
+        if args.access == Access::ReadWrite {
+            layout.refuse_unwritable()?;
+        }
+        Ok(layout)
+    }
+
+    /// Takes apart the VMDK that `args` names, whether it can be written or not.
+    pub fn take_apart(args: &OpenArgs) -> Result<Self> {
+        let text = Text::find(args)?;
+        let lines = text.descriptor.extents().to_vec();
+        let mut oddities = text.descriptor.oddities().to_vec();
+        oddities.extend(odd_create_type(&text.descriptor));
+        let own_line = text.own_line(&args.name, &mut oddities)?;
+        let mut parts = Vec::new();
+        let mut files = Files::new(args, &lines);
+        for (index, line) in lines.into_iter().enumerate() {
+            let len = line.n_sectors.checked_mul(SECTOR_BYTES);
+            let len = len.filter(|len| *len <= i64::MAX as u64).ok_or_else(|| {
+                let what = format!("{} sectors are too many", line.n_sectors);
+                Error::corrupt(format!("extent {}", index + 1), what)
+            })?;
+            if len == 0 {
+                continue;
+            }
+            let source = match &text.own {
+                Some(header) if own_line == Some(index) => {
+                    sparse_source(Arc::clone(&args.storage), header.clone())
+                }
+                _ => files.source(&line).map_err(|error| {
+                    let file = line.file.as_deref().unwrap_or_default();
+                    explain_missing(error, file)
+                })?,
+            };
+            if line.access == ExtentAccess::NoAccess {
+                oddities.push(format!(
+                    "extent {} is NOACCESS: {len} bytes read as zeros",
+                    index + 1
+                ));
+            }
+            parts.push(Part { line, len, source });
+        }
+        Ok(Self {
+            descriptor: text.descriptor,
+            home: text.home,
+            parts,
+            oddities,
+        })
+    }
+
+    fn refuse_unwritable(&self) -> Result<()> {
+        refuse_unknown_version(&self.descriptor)?;
+        if let Some(kind) = self
+            .parts
+            .iter()
+            .find_map(|part| part.source.read_only_kind())
+        {
+            return Err(
+                Error::unsupported(format!("{kind} cannot be written in place"))
+                    .hint("convert it to a format that can: hako disk convert"),
+            );
+        }
+        let writable = |part: &Part| part.line.access == ExtentAccess::ReadWrite;
+        if !self.parts.is_empty() && !self.parts.iter().any(writable) {
+            let what = "the descriptor has no extent with access RW";
+            return Err(Error::new(ErrorKind::ReadOnly, what));
+        }
+        Ok(())
+    }
+}
+
+impl Text {
+    /// Reads the descriptor of the VMDK that `args` names. Opens no extent file.
     pub fn find(args: &OpenArgs) -> Result<Self> {
         let storage = &args.storage;
         let len = storage.len_bytes()?;
@@ -114,7 +181,7 @@ impl Layout {
             name: args.name.clone(),
             resolver: Arc::clone(&args.resolver),
         };
-        Self::assemble(args, descriptor, home, None)
+        Self::checked(descriptor, home, None)
     }
 
     fn embedded(args: &OpenArgs, head: &[u8]) -> Result<Self> {
@@ -139,72 +206,37 @@ impl Layout {
             offset,
         };
         let own = (header.capacity_sectors != 0).then_some(header);
-        Self::assemble(args, descriptor, home, own)
+        Self::checked(descriptor, home, own)
     }
 
-    fn assemble(
-        args: &OpenArgs,
-        descriptor: Descriptor,
-        home: Home,
-        own: Option<SparseHeader>,
-    ) -> Result<Self> {
+    fn checked(descriptor: Descriptor, home: Home, own: Option<SparseHeader>) -> Result<Self> {
         refuse_encrypted(&descriptor)?;
-        let lines = descriptor.extents().to_vec();
-        if lines.is_empty() {
+        let n_lines = descriptor.extents().len();
+        if n_lines == 0 {
             return Err(Error::corrupt("descriptor", "it has no extent line"));
         }
-        if lines.len() > MAX_EXTENTS {
-            let what = format!("{} extent lines are too many", lines.len());
+        if n_lines > MAX_EXTENTS {
+            let what = format!("{n_lines} extent lines are too many");
             return Err(Error::corrupt("descriptor", what));
         }
-        let mut oddities = descriptor.oddities().to_vec();
-        oddities.extend(odd_create_type(&descriptor));
-        let mut layout = Self {
-            oddities,
+        Ok(Self {
             descriptor,
             home,
-            parts: Vec::new(),
-        };
-        let own_line = match own {
-            Some(_) => Some(layout.own_line(&args.name)?),
-            None => None,
-        };
-        let mut files = Files::new(args, &lines);
-        for (index, line) in lines.into_iter().enumerate() {
-            let len = line.n_sectors.checked_mul(SECTOR_BYTES);
-            let len = len.filter(|len| *len <= i64::MAX as u64).ok_or_else(|| {
-                let what = format!("{} sectors are too many", line.n_sectors);
-                Error::corrupt(format!("extent {}", index + 1), what)
-            })?;
-            if len == 0 {
-                continue;
-            }
-            let source = match &own {
-                Some(header) if own_line == Some(index) => {
-                    sparse_source(Arc::clone(&args.storage), header.clone())
-                }
-                _ => files.source(&line).map_err(|error| {
-                    let file = line.file.as_deref().unwrap_or_default();
-                    explain_missing(error, file)
-                })?,
-            };
-            if line.access == ExtentAccess::NoAccess {
-                layout.oddities.push(format!(
-                    "extent {} is NOACCESS: {len} bytes read as zeros",
-                    index + 1
-                ));
-            }
-            layout.parts.push(Part { line, len, source });
-        }
-        if args.access == Access::ReadWrite {
-            layout.refuse_unwritable()?;
-        }
-        Ok(layout)
+            own,
+        })
     }
 
-    /// Returns the index of the line that stands for the file with the embedded descriptor. Files
-    /// are renamed, so the name decides only where there is a choice.
-    fn own_line(&mut self, name: &str) -> Result<usize> {
+    /// Refuses a descriptor whose text may mean what is not known.
+    pub fn refuse_unwritable(&self) -> Result<()> {
+        refuse_unknown_version(&self.descriptor)
+    }
+
+    /// Returns the index of the line that stands for the file with the embedded descriptor, which
+    /// is called `name` now. Files are renamed, so the name decides only where there is a choice.
+    pub fn own_line(&self, name: &str, oddities: &mut Vec<String>) -> Result<Option<usize>> {
+        if self.own.is_none() {
+            return Ok(None);
+        }
         let sparse = || {
             let lines = self.descriptor.extents().iter().enumerate();
             lines.filter(|(_, line)| line.kind.is_sparse())
@@ -217,35 +249,12 @@ impl Layout {
             )
         })?;
         if line.file.as_deref() != Some(name) {
-            self.oddities.push(format!(
+            oddities.push(format!(
                 "the file calls itself {:?}: it was renamed",
                 line.file.as_deref().unwrap_or_default()
             ));
         }
-        Ok(index)
-    }
-
-    fn refuse_unwritable(&self) -> Result<()> {
-        if self.descriptor.known_version().is_none() {
-            let error = Error::unsupported("a descriptor of unknown version cannot be written");
-            return Err(error.place("descriptor"));
-        }
-        if let Some(kind) = self
-            .parts
-            .iter()
-            .find_map(|part| part.source.read_only_kind())
-        {
-            return Err(
-                Error::unsupported(format!("{kind} cannot be written in place"))
-                    .hint("convert it to a format that can: hako disk convert"),
-            );
-        }
-        let writable = |part: &Part| part.line.access == ExtentAccess::ReadWrite;
-        if !self.parts.is_empty() && !self.parts.iter().any(writable) {
-            let what = "the descriptor has no extent with access RW";
-            return Err(Error::new(ErrorKind::ReadOnly, what));
-        }
-        Ok(())
+        Ok(Some(index))
     }
 }
 
@@ -374,6 +383,16 @@ fn odd_create_type(descriptor: &Descriptor) -> Option<String> {
     canonical(&create_type)
         .is_none()
         .then(|| format!("createType {create_type:?} is not known"))
+}
+
+fn refuse_unknown_version(descriptor: &Descriptor) -> Result<()> {
+    match descriptor.known_version() {
+        Some(_) => Ok(()),
+        None => Err(
+            Error::unsupported("a descriptor of unknown version cannot be written")
+                .place("descriptor"),
+        ),
+    }
 }
 
 fn refuse_encrypted(descriptor: &Descriptor) -> Result<()> {

@@ -15,6 +15,7 @@ mod descriptor;
 mod extent_line;
 mod flat;
 mod header;
+mod home;
 mod hosted;
 mod image;
 mod info;
@@ -27,10 +28,11 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod two_level;
+mod upkeep;
 
-use hako_block::{BlockImage, Result, Sink};
+use hako_block::{BlockImage, ParentLink, Result, Sink};
 
-use super::{CheckArgs, CreateArgs, DiskFormat, Findings, OpenArgs, Subformat};
+use super::{CheckArgs, CreateArgs, DiskFormat, Findings, OpenArgs, Renaming, Settings, Subformat};
 
 /// Where before the end of a streamOptimized file its footer begins.
 const FOOTER_FROM_END: usize = 1024;
@@ -73,5 +75,21 @@ impl DiskFormat for Vmdk {
 
     fn check(&self, args: CheckArgs) -> Result<Findings> {
         check::check(&args)
+    }
+
+    fn set(&self, args: OpenArgs, settings: &Settings) -> Result<()> {
+        upkeep::set(&args, settings)
+    }
+
+    fn relink(&self, args: OpenArgs, parent: Option<&ParentLink>) -> Result<()> {
+        upkeep::relink(&args, parent)
+    }
+
+    fn renaming(&self, args: OpenArgs, new_name: &str) -> Result<Renaming> {
+        upkeep::renaming(&args, new_name)
+    }
+
+    fn renamed(&self, args: OpenArgs) -> Result<()> {
+        upkeep::renamed(&args)
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use hako_block::identity::random_u64;
-use hako_block::{ContentId, ParentLink, SECTOR_BYTES};
+use hako_block::{ContentId, ParentLink, SECTOR_BYTES, Uuid};
 
 use super::content_id::fresh_content_id;
 use super::descriptor::NO_PARENT;
@@ -13,6 +13,8 @@ use crate::disk::Adapter;
 pub const DEFAULT_HW_VERSION: u32 = 10;
 /// toolsVersion when nothing is known of the guest.
 const TOOLS_UNKNOWN: u32 = 2_147_483_647;
+/// How VMware's own UUIDs begin; its products write this part in capitals.
+const VMWARE_PREFIX: &str = "60 00 c2";
 const GIB: u64 = 1 << 30;
 
 /// What a new descriptor says.
@@ -73,7 +75,7 @@ impl Template<'_> {
             ("geometry.sectors", sectors.to_string()),
             ("longContentID", format!("{high:016x}{low:08x}{cid:08x}")),
             ("toolsVersion", TOOLS_UNKNOWN.to_string()),
-            ("uuid", uuid()),
+            ("uuid", uuid_text(new_uuid())),
             ("virtualHWVersion", self.hw_version.to_string()),
         ];
         if self.thin_provisioned {
@@ -105,16 +107,23 @@ pub fn geometry(adapter: Adapter, virtual_size: u64) -> (u64, u64, u64) {
     (cylinders.min(most), heads, sectors)
 }
 
-/// Returns a UUID in VMware's form: its own prefix, blanks, one dash.
-fn uuid() -> String {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&random_u64().to_le_bytes());
-    bytes[8..].copy_from_slice(&random_u64().to_le_bytes());
+/// Returns a new UUID, with VMware's own prefix.
+fn new_uuid() -> Uuid {
+    let Uuid(mut bytes) = Uuid::random();
     bytes[..3].copy_from_slice(&[0x60, 0x00, 0xc2]);
     bytes[3] = 0x90 | (bytes[3] & 0x0f);
+    Uuid(bytes)
+}
+
+/// Returns a UUID in VMware's form: blanks, one dash.
+pub fn uuid_text(Uuid(bytes): Uuid) -> String {
     let half = |bytes: &[u8]| {
         let words: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         words.join(" ")
     };
-    format!("{}-{}", half(&bytes[..8]), half(&bytes[8..])).replacen("c2", "C2", 1)
+    let text = format!("{}-{}", half(&bytes[..8]), half(&bytes[8..]));
+    match text.strip_prefix(VMWARE_PREFIX) {
+        Some(rest) => format!("{}{rest}", VMWARE_PREFIX.to_uppercase()),
+        None => text,
+    }
 }

@@ -268,6 +268,14 @@ impl Check<'_> {
     }
 
     fn mark_tables(&self, used: &mut Slots) {
+        for area in self.tables.directories.areas() {
+            let bytes =
+                area.start.saturating_mul(SECTOR_BYTES)..area.end.saturating_mul(SECTOR_BYTES);
+            let slots = self.slots_touched(bytes);
+            for slot in slots.start.max(used.slots.start)..slots.end.min(used.slots.end) {
+                used.set(slot);
+            }
+        }
         for directory in &self.tables.directories.copies {
             for table in 0..self.tables.geometry.n_tables {
                 if let Some(sector) = self.tables.sector(directory, table) {

@@ -218,6 +218,26 @@ impl Directories {
         lost.chain(bad).collect()
     }
 
+    /// Returns the first sector of any directory or table; `None` if a copy is lost.
+    pub fn first_sector(&self) -> Option<u64> {
+        if self.lost.is_some() {
+            return None;
+        }
+        let tables = |copy: &Directory| {
+            let sectors = copy.sectors.iter();
+            let sectors = sectors.map(|sector| u64::from(sector.load(Ordering::Acquire)));
+            let first = sectors.filter(|sector| *sector != 0).min();
+            first.unwrap_or(u64::MAX).min(copy.area().start)
+        };
+        self.copies.iter().map(tables).min()
+    }
+
+    /// Returns the sectors that are the header's, the descriptor's and the directories'.
+    pub fn areas(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        let reserved = self.reserved.iter().cloned();
+        reserved.chain(self.copies.iter().map(Directory::area))
+    }
+
     /// Refuses an extent whose tables overlap: writing one would change another.
     pub fn check_overlaps(&self) -> Result<()> {
         let mut areas: Vec<Range<u64>> = self.copies.iter().map(Directory::area).collect();

@@ -35,9 +35,11 @@ mod tests;
 
 use std::sync::Arc;
 
-use hako_block::{Access, BlockImage, Result, Storage};
+use hako_block::{Access, BlockImage, Result, SECTOR_BYTES, Storage};
 
 use super::header::SparseHeader;
+use directory::Directories;
+use geometry::Geometry;
 
 pub use check::check;
 pub use sink::{HostedCreate, HostedSink};
@@ -61,4 +63,22 @@ pub fn open(args: HostedArgs) -> Result<Box<dyn BlockImage>> {
     let name = args.storage.name().to_owned();
     let image = image::HostedImage::open(args).map_err(|error| error.in_file(name))?;
     Ok(Box::new(image))
+}
+
+/// Returns the first sector that holds a directory, a table or grains. `None`: they cannot be
+/// found.
+pub fn first_after_descriptor(storage: &dyn Storage, header: &SparseHeader) -> Option<u64> {
+    let geometry = Geometry::of(header).ok()?;
+    let directories = Directories::read(storage, header, &geometry).ok()?;
+    let first = directories.first_sector()?;
+    Some(first.min(geometry.overhead / SECTOR_BYTES))
+}
+
+/// Returns the file offset behind the last grain of a file of that length, and of every grain it
+/// may be completed to.
+pub fn end_of_grains(header: &SparseHeader, file_len: u64) -> u64 {
+    Geometry::of(header)
+        .ok()
+        .and_then(|geometry| geometry.align_up(file_len))
+        .unwrap_or(file_len.next_multiple_of(SECTOR_BYTES))
 }

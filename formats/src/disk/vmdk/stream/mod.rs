@@ -22,6 +22,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use hako_block::image::check_range;
@@ -302,4 +303,25 @@ fn info(storage: &dyn Storage, header: &SparseHeader, oddities: Vec<String>) -> 
 fn split(grain: u64) -> (u64, usize) {
     let entries = TABLE_ENTRIES as u64;
     (grain / entries, (grain % entries) as usize)
+}
+
+/// Returns the first sector behind the descriptor that is not free. `None`: it cannot be told.
+pub fn first_after_descriptor(header: &SparseHeader) -> Option<u64> {
+    let behind = |sector| sector == 0 || sector >= header.overhead_sectors;
+    let all_behind = behind(header.gd_sector) && behind(header.rgd_sector);
+    all_behind.then_some(header.overhead_sectors)
+}
+
+/// Makes the footer say the same as the header in the bytes `fields`, if there is a footer.
+pub fn patch_footer(storage: &dyn Storage, fields: Range<usize>, bytes: &[u8]) -> Result<()> {
+    let Ok(Some(footer)) = layout::find_footer(storage, storage.len_bytes()?) else {
+        return Ok(());
+    };
+    let offset = footer.byte + fields.start as u64;
+    let mut old = vec![0; fields.len()];
+    storage.read_at(offset, &mut old)?;
+    if old == bytes {
+        return Ok(());
+    }
+    storage.write_at(offset, bytes)
 }

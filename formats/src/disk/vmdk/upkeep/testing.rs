@@ -1,0 +1,190 @@
+//! What the tests of the verbs share: images in a folder that can be cut, and what they must be
+//! after it.
+
+use std::path::{Path, PathBuf};
+
+use hako_block::testkit::{FaultFolder, Rng, SparseBytes, cut_images};
+use hako_block::{Access, BlockImage, Outputs, ParentLink, Resolver, Result};
+
+use crate::disk::vmdk::Vmdk;
+use crate::disk::vmdk::testing::{qemu_img, text};
+use crate::disk::{CreateArgs, CreateOptions, DiskFormat, Findings, OpenArgs, Severity};
+
+pub(super) const MIB: u64 = 1 << 20;
+pub(super) const NAME: &str = "disk.vmdk";
+
+/// Returns what a verb is given.
+pub(super) fn args_of(folder: &FaultFolder, name: &str, access: Access) -> OpenArgs {
+    let opened = folder.open(name, access).unwrap();
+    OpenArgs {
+        storage: opened.storage,
+        name: opened.name,
+        resolver: opened.resolver,
+        access,
+        salvage: false,
+        snapshot: None,
+    }
+}
+
+pub(super) fn args(folder: &FaultFolder) -> OpenArgs {
+    args_of(folder, NAME, Access::ReadWrite)
+}
+
+pub(super) fn open(folder: &FaultFolder) -> Result<Box<dyn BlockImage>> {
+    Vmdk.open(args_of(folder, NAME, Access::ReadOnly))
+}
+
+/// Creates `disk.vmdk` of that variant with data of its own in these ranges.
+pub(super) fn create(
+    subformat: &str,
+    virtual_size: u64,
+    parent: Option<ParentLink>,
+    data: &[std::ops::Range<u64>],
+) -> FaultFolder {
+    let folder = FaultFolder::default();
+    let mut sink = Vmdk
+        .stream(CreateArgs {
+            storage: Outputs::create(&folder, NAME).unwrap(),
+            name: NAME.to_owned(),
+            outputs: &folder,
+            virtual_size,
+            parent,
+            options: CreateOptions {
+                subformat: Some(subformat.to_owned()),
+                ..CreateOptions::default()
+            },
+        })
+        .unwrap();
+    let mut rng = Rng::new(7);
+    for range in data {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        for word in bytes.chunks_mut(8) {
+            let random = rng.next_u64().to_le_bytes();
+            word.copy_from_slice(&random[..word.len()]);
+        }
+        sink.data(range.start, &bytes).unwrap();
+    }
+    sink.finish().unwrap();
+    folder.copy()
+}
+
+/// Returns the content as its size and every run that is not a hole, for disks of any size.
+pub(super) fn content(image: &dyn BlockImage) -> (u64, Vec<(u64, Vec<u8>)>) {
+    let size = image.info().virtual_size;
+    let (mut runs, mut offset): (Vec<(u64, Vec<u8>)>, _) = (Vec::new(), 0);
+    while offset < size {
+        let extent = image.next_extent(offset).unwrap();
+        if extent.kind == hako_block::ExtentKind::Data {
+            let mut bytes = vec![0; extent.len as usize];
+            image.read_at(offset, &mut bytes).unwrap();
+            match runs.last_mut() {
+                Some((start, before)) if *start + before.len() as u64 == offset => {
+                    before.extend(bytes);
+                }
+                _ => runs.push((offset, bytes)),
+            }
+        }
+        offset += extent.len;
+    }
+    runs.retain(|(_, bytes)| !hako_block::is_zero(bytes));
+    (size, runs)
+}
+
+/// Runs a verb on a copy of the folder and shows every state that a cut may leave: the folder,
+/// and whether the verb had returned. Returns the folder as the verb left it.
+pub(super) fn cuts(
+    folder: &FaultFolder,
+    verb: impl Fn(&FaultFolder) -> Result<()>,
+    mut judge: impl FnMut(&FaultFolder, bool),
+) -> FaultFolder {
+    let worked = folder.copy();
+    let (before, numbers) = (worked.files(), worked.numbers());
+    verb(&worked).unwrap();
+    let log = worked.take_log();
+    let done = log.len();
+    cut_images(&before, &numbers, &log, 8, &mut Rng::new(3), |cut| {
+        let context = format!("cut after {} of {done}, lost: {}", cut.n_ops, cut.lost);
+        let _context = Context(context);
+        judge(&cut.folder, cut.n_ops == done);
+    });
+    worked
+}
+
+/// Says where a panic happened.
+struct Context(String);
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("in: {}", self.0);
+        }
+    }
+}
+
+pub(super) fn check(folder: &FaultFolder) -> Findings {
+    Vmdk.check(args_of(folder, NAME, Access::ReadOnly)).unwrap()
+}
+
+/// Fails on damage.
+pub(super) fn assert_sound(folder: &FaultFolder) {
+    let findings = check(folder);
+    assert_eq!(findings.n_corruptions, 0, "{:#?}", findings.list);
+}
+
+/// Fails on anything that a check tells.
+pub(super) fn assert_flawless(folder: &FaultFolder) {
+    let findings = check(folder);
+    assert_eq!(findings.worst(), None::<Severity>, "{:#?}", findings.list);
+}
+
+/// Writes the files to a folder of the host.
+pub(super) fn on_host(folder: &FaultFolder) -> (tempfile::TempDir, PathBuf) {
+    let host = tempfile::tempdir().unwrap();
+    for (name, content) in folder.files() {
+        write_sparse(&host.path().join(name), &content);
+    }
+    let path = host.path().join(NAME);
+    (host, path)
+}
+
+fn write_sparse(path: &Path, content: &SparseBytes) {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::create(path).unwrap();
+    file.set_len(content.len()).unwrap();
+    let mut offset = 0;
+    while offset < content.len() {
+        let (len, present) = content.run_at(offset);
+        if present {
+            let mut bytes = vec![0; len.min(content.len() - offset) as usize];
+            assert!(content.read(offset, &mut bytes));
+            file.write_all_at(&bytes, offset).unwrap();
+        }
+        offset += len;
+    }
+}
+
+/// qemu finds nothing wrong and reads the same.
+pub(super) fn assert_qemu_agrees(folder: &FaultFolder) {
+    let (_host, path) = on_host(folder);
+    let check = qemu_img(&["check", "-f", "vmdk", text(&path)]);
+    assert!(check.contains("No errors"), "{check}");
+    let raw = path.with_extension("raw");
+    qemu_img(&[
+        "convert",
+        "-f",
+        "vmdk",
+        "-O",
+        "raw",
+        text(&path),
+        text(&raw),
+    ]);
+    let (size, runs) = content(&*open(folder).unwrap());
+    let mut wanted = SparseBytes::default();
+    for (offset, bytes) in &runs {
+        wanted.write(*offset, bytes);
+    }
+    wanted.set_len(size);
+    let mine = path.with_extension("mine");
+    write_sparse(&mine, &wanted);
+    qemu_img(&["compare", "-f", "raw", "-F", "raw", text(&raw), text(&mine)]);
+}
