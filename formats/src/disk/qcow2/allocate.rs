@@ -38,27 +38,59 @@ impl Allocator {
         storage: &dyn Storage,
         n: u64,
     ) -> Result<Range<u64>> {
+        let found = self.find(tables, storage, n, false)?;
+        self.hint = found.end;
+        self.take(tables, found)
+    }
+
+    /// Allocates `n` clusters in a row. Returns their clusters.
+    pub fn allocate_row(
+        &mut self,
+        tables: &mut Tables,
+        storage: &dyn Storage,
+        n: u64,
+    ) -> Result<Range<u64>> {
+        let found = self.find(tables, storage, n, true)?;
+        self.take(tables, found)
+    }
+
+    fn take(&mut self, tables: &mut Tables, found: Range<u64>) -> Result<Range<u64>> {
+        self.refuse_protected(self.bytes_of(&found))?;
+        for cluster in found.clone() {
+            self.refcounts.set(tables, cluster, 1)?;
+        }
+        Ok(found)
+    }
+
+    /// Finds free clusters in a row: `n` if all are needed, else up to `n`. Adds refcount blocks
+    /// where the row, or the first cluster of it, would have none.
+    fn find(
+        &mut self,
+        tables: &mut Tables,
+        storage: &dyn Storage,
+        n: u64,
+        needs_all: bool,
+    ) -> Result<Range<u64>> {
         let mut found = self.hint..self.hint;
         while found.end - found.start < n {
             if self.refcounts.block(tables, found.end)?.is_none() {
-                if !found.is_empty() {
+                if !found.is_empty() && !needs_all {
                     break;
                 }
-                self.add_block(tables, storage, found.end)?;
-                found = found.end..found.end;
+                // The first cluster of the row goes to the block: where blocks count few
+                // clusters, a row could not be longer than what one of them counts otherwise.
+                if self.add_block(tables, storage, found.end, found.start)? {
+                    found.start += 1;
+                    found.end = found.end.max(found.start);
+                }
             } else if self.refcounts.count(tables, found.end)? == 0 {
                 found.end += 1;
-            } else if found.is_empty() {
+            } else if found.is_empty() || needs_all {
                 found = found.end + 1..found.end + 1;
             } else {
                 break;
             }
         }
-        self.refuse_protected(self.bytes_of(&found))?;
-        for cluster in found.clone() {
-            self.refcounts.set(tables, cluster, 1)?;
-        }
-        self.hint = found.end;
         Ok(found)
     }
 
@@ -69,6 +101,23 @@ impl Allocator {
             self.released
                 .extend(bytes.start >> shift..=(bytes.end - 1) >> shift);
         }
+    }
+
+    /// Returns the file offset behind the last cluster that is not free.
+    pub fn used_end(&self, tables: &mut Tables) -> Result<u64> {
+        let shift = self.refcounts.layout.block_shift();
+        for index in (0..self.refcounts.n_blocks).rev() {
+            let clusters = index << shift..(index + 1) << shift;
+            if self.refcounts.block(tables, clusters.start)?.is_none() {
+                continue;
+            }
+            for cluster in clusters.rev() {
+                if self.refcounts.count(tables, cluster)? != 0 {
+                    return Ok((cluster + 1) << self.refcounts.layout.cluster_shift);
+                }
+            }
+        }
+        Ok(0)
     }
 
     /// Returns how many references wait to be taken.
@@ -126,19 +175,23 @@ impl Allocator {
         clusters.start << shift..clusters.end << shift
     }
 
-    /// Makes `cluster`, which no block counts, the block that counts it.
+    /// Makes the free cluster `place` the block that counts `cluster`, which has none; `place` is
+    /// counted already, or is `cluster`. Returns false if the refcount table had to grow instead:
+    /// `cluster` is part of it now.
     fn add_block(
         &mut self,
         tables: &mut Tables,
         storage: &dyn Storage,
         cluster: u64,
-    ) -> Result<()> {
+        place: u64,
+    ) -> Result<bool> {
         let layout = self.refcounts.layout;
         let index = cluster >> layout.block_shift();
         if index >= self.refcounts.n_blocks {
-            return self.grow_table(tables, storage);
+            self.grow_table(tables, storage)?;
+            return Ok(false);
         }
-        let offset = cluster << layout.cluster_shift;
+        let offset = place << layout.cluster_shift;
         self.refuse_protected(offset..offset + layout.cluster_bytes())?;
         storage.write_at(offset, &vec![0; layout.cluster_bytes() as usize])?;
         tables.forget(offset, layout.cluster_bytes());
@@ -147,7 +200,8 @@ impl Allocator {
             offset,
             Class::RefcountTable,
         )?;
-        self.refcounts.set(tables, cluster, 1)
+        self.refcounts.set(tables, place, 1)?;
+        Ok(true)
     }
 
     /// Moves the refcount table to a larger place: the first clusters that it could not count,

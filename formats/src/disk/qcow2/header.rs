@@ -59,14 +59,18 @@ pub const MAX_REFCOUNT_TABLE_BYTES: u64 = 8 << 20;
 pub const MAX_NAME_BYTES: usize = 1023;
 
 const KNOWN_INCOMPATIBLE: u64 = DIRTY | CORRUPT | DATA_FILE | COMPRESSION_TYPE | EXTENDED_L2;
-const V2_BYTES: usize = 72;
+/// Length of the header of version 2.
+pub const V2_BYTES: usize = 72;
 const V3_BYTES: usize = 104;
 /// Header length that hako writes: version 3 with compression type, padded.
 const WRITTEN_BYTES: usize = 112;
 
-const EXT_END: u32 = 0;
-const EXT_BACKING_FORMAT: u32 = 0xe279_2aca;
-const EXT_FEATURE_NAMES: u32 = 0x6803_f857;
+/// The end of the extensions.
+pub const EXT_END: u32 = 0;
+/// The format of the backing file.
+pub const EXT_BACKING_FORMAT: u32 = 0xe279_2aca;
+/// Names of features, for messages.
+pub const EXT_FEATURE_NAMES: u32 = 0x6803_f857;
 const EXT_BITMAPS: u32 = 0x2385_2875;
 const EXT_DATA_FILE: u32 = 0x4441_5441;
 
@@ -381,7 +385,8 @@ impl Header {
     }
 }
 
-fn put_extension(out: &mut Vec<u8>, kind: u32, data: &[u8]) {
+/// Appends an extension.
+pub fn put_extension(out: &mut Vec<u8>, kind: u32, data: &[u8]) {
     out.extend(kind.to_be_bytes());
     out.extend((data.len() as u32).to_be_bytes());
     out.extend(data);

@@ -13,12 +13,15 @@
 //! | `sink`, `append` | creating |
 //! | `snapshot`, `bitmaps` | tables of internal snapshots and of bitmaps |
 //! | `check` | checking |
+//! | `extensions` | the first cluster, changed a sector at a time |
+//! | `upkeep` | resizing, another parent |
 
 mod allocate;
 mod append;
 mod bitmaps;
 mod check;
 mod codec;
+mod extensions;
 mod flush;
 mod header;
 mod image;
@@ -31,9 +34,10 @@ mod snapshot;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod write;
 
-use hako_block::{BlockImage, Result, Sink};
+use hako_block::{BlockImage, ParentLink, Result, Sink};
 
 use super::{CheckArgs, CreateArgs, DiskFormat, Findings, OpenArgs, Subformat};
 
@@ -57,6 +61,7 @@ impl DiskFormat for Qcow2 {
                 create: true,
                 write: true,
                 pipe: false,
+                resize: true,
                 notes: "compressed with zlib or zstd, overlays, external data file, snapshots read",
                 ..Subformat::NONE
             },
@@ -66,6 +71,7 @@ impl DiskFormat for Qcow2 {
                 create: false,
                 write: true,
                 pipe: false,
+                resize: true,
                 notes: "as qemu wrote before 1.7",
                 ..Subformat::NONE
             },
@@ -82,6 +88,14 @@ impl DiskFormat for Qcow2 {
 
     fn stream(&self, args: CreateArgs<'_>) -> Result<Box<dyn Sink>> {
         Ok(Box::new(sink::Qcow2Sink::new(args)?))
+    }
+
+    fn resize(&self, args: OpenArgs, virtual_size: u64) -> Result<()> {
+        upkeep::resize(&args, virtual_size)
+    }
+
+    fn relink(&self, args: OpenArgs, parent: Option<&ParentLink>) -> Result<()> {
+        upkeep::relink(&args, parent)
     }
 
     fn check(&self, args: CheckArgs) -> Result<Findings> {

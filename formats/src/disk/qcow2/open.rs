@@ -83,7 +83,8 @@ pub fn open(args: &OpenArgs) -> Result<Image> {
     })
 }
 
-fn refuse_writing(header: &Header, args: &OpenArgs) -> Result<()> {
+/// Refuses to write to what may be damaged, or to a snapshot.
+pub fn refuse_writing(header: &Header, args: &OpenArgs) -> Result<()> {
     let refused = |what: &str| {
         Err(Error::unsupported(what).hint(format!(
             "have it repaired first: qemu-img check -r all {}",

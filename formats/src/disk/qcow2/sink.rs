@@ -374,7 +374,7 @@ fn new_header(args: &CreateArgs<'_>) -> Result<Header> {
 }
 
 /// Returns a parent's name as qemu takes it for a file's: a colon would be a protocol.
-fn plain_name(name: &str) -> String {
+pub fn plain_name(name: &str) -> String {
     if name.contains(':') && !name.starts_with('/') {
         format!("./{name}")
     } else {
@@ -383,7 +383,7 @@ fn plain_name(name: &str) -> String {
 }
 
 /// Returns the entries of the L1 table. Errors: the disk, when full, cannot be addressed.
-fn l1_entries(layout: &Layout, virtual_size: u64) -> Result<u32> {
+pub fn l1_entries(layout: &Layout, virtual_size: u64) -> Result<u32> {
     let n_l1 = layout.n_l1(virtual_size).max(1);
     let n_data = virtual_size.div_ceil(layout.cluster_bytes());
     let n_l1_clusters = (n_l1 * 8).div_ceil(layout.cluster_bytes());

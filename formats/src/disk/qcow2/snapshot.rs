@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub vm_state_bytes: u64,
     /// Virtual size of the disk then.
     pub virtual_size: u64,
+    /// Whether the image records that size, rather than leaving it to be that of the disk now.
+    pub has_size: bool,
     /// Its L1 table.
     pub map: Map,
 }
@@ -144,6 +146,7 @@ fn entry(storage: &dyn Storage, header: &Header, at: u64) -> Result<(Snapshot, u
         date_seconds: u64::from(u32_at(&head, 16)?),
         vm_state_bytes,
         virtual_size,
+        has_size: extra_len >= 16,
         map: map(header, u64_at(&head, 0)?, u32_at(&head, 8)?, virtual_size)?,
     };
     Ok((

@@ -140,7 +140,7 @@ impl Image {
     }
 
     /// Refuses a read-only image, and clears the autoclear features before the first change.
-    fn begin(&self) -> Result<()> {
+    pub fn begin(&self) -> Result<()> {
         let mut meta = self.meta();
         let writer = meta.writer.as_mut().ok_or_else(Error::read_only)?;
         if writer.failed {
@@ -465,7 +465,7 @@ impl Image {
     }
 
     /// Turns a guest range into zeros, or into a hole; bytes of partial units are written.
-    fn empty(&self, range: Range<u64>, hole: bool) -> Result<()> {
+    pub fn empty(&self, range: Range<u64>, hole: bool) -> Result<()> {
         let body = self.whole_units(&range);
         if body.is_empty() {
             return self.zero_part(range);

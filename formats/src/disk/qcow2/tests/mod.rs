@@ -2,8 +2,11 @@
 
 mod check;
 mod create;
+mod cuts;
 mod overlay;
 mod read;
+mod relink;
+mod resize;
 mod snapshot;
 mod write;
 

@@ -1,0 +1,39 @@
+//! What is done to an image beyond its content, with nobody else using it.
+
+mod relink;
+mod resize;
+mod shed;
+
+use hako_block::{Access, Error, ErrorKind, Result};
+
+use super::check;
+use super::header::Header;
+use super::image::Image;
+use super::open;
+use crate::disk::{OpenArgs, Severity};
+
+pub use relink::relink;
+pub use resize::resize;
+
+/// Opens an image for a change that relies on its refcounts. Errors: it is damaged.
+fn open_sound(args: &OpenArgs) -> Result<(Header, Image)> {
+    let args = OpenArgs {
+        access: Access::ReadWrite,
+        snapshot: None,
+        ..args.clone()
+    };
+    let image = open::open(&args)?;
+    let findings = check::check(&args)?;
+    if findings.n_corruptions > 0 {
+        let first = findings
+            .list
+            .iter()
+            .find(|finding| finding.severity == Severity::Corruption);
+        let text = first.map_or("", |finding| &finding.text);
+        return Err(
+            Error::new(ErrorKind::Corrupt, format!("is damaged: {text}"))
+                .hint("have it repaired first: hako disk check --repair all"),
+        );
+    }
+    Ok((Header::read(&*args.storage)?, image))
+}
