@@ -8,9 +8,15 @@ use std::sync::Arc;
 use hako_block::image::check_range;
 use hako_block::{
     Access, BlockImage, Error, Extent, ExtentKind, ImageInfo, Result, SECTOR_BYTES, Sink, Storage,
+    is_zero,
 };
 
-use super::{Allocation, CreateArgs, DiskFormat, OpenArgs, Subformat};
+use super::{Allocation, CreateArgs, DiskFormat, OpenArgs, Subformat, Task};
+
+/// Zeros are given back to the host by blocks of its usual size.
+const BLOCK_BYTES: usize = 4096;
+/// Bytes looked at before the zeros among them are given back.
+const CHUNK_BYTES: u64 = 4 << 20;
 
 /// The raw format.
 pub struct Raw;
@@ -31,6 +37,8 @@ impl DiskFormat for Raw {
             create: true,
             write: true,
             pipe: true,
+            resize: true,
+            compact: true,
             notes: "sparse files, block devices, stdin and stdout",
             ..Subformat::NONE
         }]
@@ -63,6 +71,55 @@ impl DiskFormat for Raw {
             args.options.allocation,
         )?))
     }
+
+    fn resize(&self, args: OpenArgs, virtual_size: u64) -> Result<()> {
+        if args.storage.is_device() {
+            return Err(Error::unsupported("the size of a block device is its own")
+                .hint("resize the volume or the partition that it is"));
+        }
+        args.storage.set_len(virtual_size)?;
+        args.storage.sync()
+    }
+
+    fn compact(&self, args: OpenArgs, task: Task<'_>) -> Result<()> {
+        let len = args.storage.len_bytes()?;
+        task.progress.phase("look for zeros");
+        task.progress.total(len);
+        let mut offset = 0;
+        while offset < len {
+            task.cancel.check()?;
+            let run = args.storage.next_extent(offset)?;
+            let start = offset - offset % BLOCK_BYTES as u64;
+            let mut end = offset + run.len;
+            if run.data {
+                end = end.min(start + CHUNK_BYTES);
+                punch_zeros(&*args.storage, start..end)?;
+            }
+            task.progress.advance(end - offset);
+            offset = end;
+        }
+        args.storage.sync()
+    }
+}
+
+/// Punches the blocks of `run`, which begins at one, that are all zeros. They read as before,
+/// whether the holes reach the disk or not.
+fn punch_zeros(storage: &dyn Storage, run: Range<u64>) -> Result<()> {
+    let mut bytes = vec![0; (run.end - run.start) as usize];
+    storage.read_at(run.start, &mut bytes)?;
+    let mut zeros: Option<Range<u64>> = None;
+    let mut at = run.start;
+    for block in bytes.chunks(BLOCK_BYTES) {
+        let end = at + block.len() as u64;
+        if is_zero(block) {
+            let start = zeros.take().map_or(at, |zeros| zeros.start);
+            zeros = Some(start..end);
+        } else if let Some(zeros) = zeros.take() {
+            storage.punch_hole(zeros)?;
+        }
+        at = end;
+    }
+    zeros.map_or(Ok(()), |zeros| storage.punch_hole(zeros))
 }
 
 /// A raw disk. Its size is the file's: a tail of less than a sector is there too.
@@ -242,6 +299,59 @@ impl Sink for RawSink {
 mod tests {
     use super::*;
     use hako_block::{MemoryFolder, MemoryStorage};
+
+    fn args_of(storage: Arc<dyn Storage>) -> OpenArgs {
+        OpenArgs {
+            storage,
+            name: "disk".into(),
+            resolver: Arc::new(MemoryFolder::default()),
+            access: Access::ReadWrite,
+            salvage: false,
+            snapshot: None,
+        }
+    }
+
+    #[test]
+    fn resizing_keeps_what_fits_and_adds_zeros() {
+        let storage = Arc::new(MemoryStorage::new("disk", vec![7; 8192]));
+        Raw.resize(args_of(storage.clone()), 4608).unwrap();
+        assert_eq!(storage.to_vec(), [7; 4608]);
+        Raw.resize(args_of(storage.clone()), 16384).unwrap();
+        assert_eq!(storage.to_vec()[..4608], [7; 4608]);
+        assert!(is_zero(&storage.to_vec()[4608..]) && storage.to_vec().len() == 16384);
+    }
+
+    #[test]
+    fn compacting_punches_zeros_and_nothing_else_and_survives_cuts() {
+        use hako_block::testkit::{FaultFolder, Rng, SparseBytes, cut_images};
+        let mut content = Rng::new(1).bytes(9 << 20);
+        for (start, len) in [
+            (0, 4096),
+            (10_000, 9000),
+            (3 << 20, 3 << 20),
+            (9_000_000, 437_184),
+        ] {
+            content[start..start + len].fill(0);
+        }
+        let folder = FaultFolder::default();
+        folder.insert("disk", SparseBytes::from_bytes(&content));
+        let (before, numbers) = (folder.files(), folder.numbers());
+        let task = Task {
+            progress: &hako_block::NoProgress,
+            cancel: &hako_block::Cancel::default(),
+        };
+        let storage = folder.file("disk").unwrap();
+        Raw.compact(args_of(storage.clone()), task).unwrap();
+        let allocated = storage.allocated_bytes().unwrap();
+        assert_eq!(allocated, (9 << 20) - 4096 - 4096 - (3 << 20) - 434_176);
+        let log = folder.take_log();
+        cut_images(&before, &numbers, &log, 4, &mut Rng::new(2), |cut| {
+            assert!(cut.folder.files()["disk"].to_vec() == content);
+        });
+        // A file of terabytes costs what is in it.
+        storage.set_len(4 << 40).unwrap();
+        Raw.compact(args_of(storage), task).unwrap();
+    }
 
     fn sink_onto(old: Vec<u8>, size: u64, allocation: Allocation) -> (Arc<MemoryStorage>, RawSink) {
         let storage = Arc::new(MemoryStorage::new("disk", old));
