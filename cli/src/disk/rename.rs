@@ -56,12 +56,16 @@ impl Rename {
             let mut out = Out::new();
             out.json(&json!({
                 "files": files.collect::<Vec<_>>(),
+                "kept": report.kept,
                 "overlays": overlays.collect::<Vec<_>>(),
             }))?;
             out.finish()?;
         }
         for (from, to) in &report.files {
             context.summary(&format!("{} -> {}", from.display(), to.display()));
+        }
+        for file in &report.kept {
+            context.summary(&format!("{file}: keeps its name"));
         }
         for overlay in &report.overlays {
             context.summary(&format!(

@@ -17,6 +17,8 @@ use crate::target::folder_of;
 pub struct RenameReport {
     /// The image's files, old name and new, the main one first.
     pub files: Vec<(PathBuf, PathBuf)>,
+    /// Further files of the image that keep their names, which do not come from the image's.
+    pub kept: Vec<String>,
     /// Overlays whose link to their parent was rewritten.
     pub overlays: Vec<PathBuf>,
 }
@@ -125,7 +127,11 @@ impl Plan {
         }
         Ok(Plan {
             steps,
-            report: RenameReport { files, overlays },
+            report: RenameReport {
+                files,
+                kept: renaming.kept,
+                overlays,
+            },
             format,
         })
     }
