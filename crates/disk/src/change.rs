@@ -1,10 +1,11 @@
 //! Opening an image to change it in place.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hako_block::{Access, Error, ErrorKind, Gate, Opened, Result};
 use hako_formats::{
-    DiskFormat, OpenArgs, OpenOptions, OpenedChain, detect, format_named, open_chain,
+    DiskFormat, OpenArgs, OpenOptions, OpenedChain, OpenedLayer, detect, format_named, open_chain,
 };
 
 use crate::overlays::overlays_of;
@@ -60,10 +61,35 @@ impl Subject {
     }
 }
 
-/// An image's own file, open for writing, with its format.
+/// An image's own file, open and locked, with its format, and no image on it: what a driver is
+/// given to change it. (A driver opens the image's further files itself, and would meet the locks
+/// of an image that is open still.)
+#[derive(Clone)]
 pub(crate) struct Top {
     pub(crate) format: &'static dyn DiskFormat,
     pub(crate) args: OpenArgs,
+}
+
+impl Top {
+    /// Takes layers apart; their images are closed.
+    pub(crate) fn of_layers(layers: Vec<OpenedLayer>) -> Vec<Top> {
+        let top = |layer: OpenedLayer| Top {
+            format: layer.format,
+            args: layer.args,
+        };
+        layers.into_iter().map(top).collect()
+    }
+
+    /// Opens the image again.
+    pub(crate) fn into_layer(self) -> Result<OpenedLayer> {
+        let name = self.args.storage.name().to_owned();
+        let image = self.format.open(self.args.clone());
+        Ok(OpenedLayer {
+            format: self.format,
+            image: Arc::from(image.map_err(|error| error.in_file(name))?),
+            args: self.args,
+        })
+    }
 }
 
 /// Opens the file at `path` and finds its format.

@@ -3,13 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hako_block::{
-    Access, Cancel, Chain, Error, LayerView, NoProgress, ParentLink, Progress, Result,
-};
-use hako_formats::{CreateOptions, OpenArgs, OpenOptions, OpenedLayer, open_chain};
+use hako_block::{Cancel, Chain, Error, LayerView, NoProgress, ParentLink, Progress, Result};
+use hako_formats::{CreateOptions, OpenOptions, OpenedLayer, open_chain};
 use hako_pipeline::{CopyOptions, InPlace, copy};
 
-use crate::change::Subject;
+use crate::change::{Subject, Top};
 use crate::create::{CreateRequest, create};
 use crate::delete::remove_files;
 use crate::overlays::overlays_of;
@@ -80,7 +78,7 @@ pub fn commit(
     intent.write()?;
     let size = layers[0].image.info().virtual_size;
     if size > layers[1].image.info().virtual_size {
-        grow_parent(&mut layers[1], size)?;
+        layers = grow_parent(layers, size)?;
     }
     let options = CopyOptions {
         threads: request
@@ -141,22 +139,25 @@ fn refuse_to_empty(overlay: &OpenedLayer) -> Result<()> {
 }
 
 /// Makes a smaller parent as large as its overlay.
-fn grow_parent(parent: &mut OpenedLayer, size: u64) -> Result<()> {
-    let name = parent.args.storage.name().to_owned();
-    // Nothing was written through this image yet; the driver resizes the file under it.
-    parent
-        .format
-        .resize(parent.args.clone(), size)
-        .and_then(|()| parent.format.open(parent.args.clone()))
-        .map(|image| parent.image = Arc::from(image))
-        .map_err(|error| error.in_file(name))
+fn grow_parent(layers: Vec<OpenedLayer>, size: u64) -> Result<Vec<OpenedLayer>> {
+    let layers = Top::of_layers(layers);
+    if let Some(parent) = layers.get(1) {
+        parent
+            .format
+            .resize(parent.args.clone(), size)
+            .map_err(|error| error.in_file(parent.args.storage.name()))?;
+    }
+    layers.into_iter().map(Top::into_layer).collect()
 }
 
 fn finish(request: &CommitRequest, layers: Vec<OpenedLayer>, parent: &Path) -> Result<()> {
     let subject = &request.subject;
     match request.afterwards {
         Afterwards::Delete => remove_files(&layers[0]),
-        Afterwards::Keep => relink_to_current(&layers),
+        Afterwards::Keep => {
+            drop(layers);
+            relink_to_current(subject)
+        }
         Afterwards::Empty => {
             let above = overlays_of(&subject.path)?;
             let overlay = &layers[0];
@@ -187,37 +188,34 @@ fn finish(request: &CommitRequest, layers: Vec<OpenedLayer>, parent: &Path) -> R
 /// was.
 fn relink_above(subject: &Subject, above: &[PathBuf]) -> Result<()> {
     for path in above {
-        let overlay = Subject {
+        relink_to_current(&Subject {
             path: path.clone(),
-            open: OpenOptions {
-                any_content: true,
-                ..subject.open.clone()
-            },
-        };
-        let layers = overlay.open_chain()?.layers;
-        relink_to_current(&layers)?;
+            open: subject.open.clone(),
+        })?;
     }
     Ok(())
 }
 
 /// Makes an overlay say the content ID that its parent has now.
-fn relink_to_current(layers: &[OpenedLayer]) -> Result<()> {
-    let [overlay, below, ..] = layers else {
+fn relink_to_current(subject: &Subject) -> Result<()> {
+    let options = OpenOptions {
+        any_content: true,
+        ..subject.writable()
+    };
+    let layers = open_chain(&subject.path, &options)?.layers;
+    let link = layers[0].image.info().parent.clone();
+    let (Some(link), Some(below)) = (link, layers.get(1)) else {
         return Ok(());
     };
-    let Some(link) = overlay.image.info().parent.clone() else {
-        return Ok(());
-    };
-    let now = below.format.open(OpenArgs {
-        access: Access::ReadOnly,
-        ..below.args.clone()
-    })?;
-    let content_id = now.info().content_id;
-    if link.content_id == content_id {
-        return Ok(());
+    let content_id = below.image.info().content_id;
+    let mut layers = Top::of_layers(layers).into_iter();
+    match layers.next() {
+        Some(overlay) if link.content_id != content_id => {
+            let link = ParentLink { content_id, ..link };
+            overlay.format.relink(overlay.args, Some(&link))
+        }
+        _ => Ok(()),
     }
-    let link = ParentLink { content_id, ..link };
-    overlay.format.relink(overlay.args.clone(), Some(&link))
 }
 
 /// The note beside an overlay that its commit has begun: its parent's content ID may have changed

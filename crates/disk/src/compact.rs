@@ -1,7 +1,7 @@
 //! Giving space back to the host.
 
 use hako_block::{Cancel, Progress, Result};
-use hako_formats::Task;
+use hako_formats::{OpenOptions, Task, open_chain};
 
 use crate::change::Subject;
 
@@ -21,18 +21,23 @@ pub fn compact(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<CompactReport> {
+    let allocated_before = allocated(subject)?;
     let top = subject.open_top()?;
-    let allocated = || -> Result<u64> {
-        let image = top.format.open(top.args.clone())?;
-        Ok(image.info().allocated_size)
-    };
-    let allocated_before = allocated()?;
     progress.phase("compact");
     top.format
-        .compact(top.args.clone(), Task { progress, cancel })
+        .compact(top.args, Task { progress, cancel })
         .map_err(|error| error.in_file(&subject.path))?;
     Ok(CompactReport {
         allocated_before,
-        allocated_after: allocated()?,
+        allocated_after: allocated(subject)?,
     })
+}
+
+fn allocated(subject: &Subject) -> Result<u64> {
+    let options = OpenOptions {
+        top_only: true,
+        ..subject.open.clone()
+    };
+    let opened = open_chain(&subject.path, &options)?;
+    Ok(opened.layers[0].image.info().allocated_size)
 }

@@ -71,10 +71,11 @@ pub fn rebase(
         store_differences(&opened, new, &copy_options)?
     };
     let link = parent.as_ref().map(|parent| &parent.link);
-    let (format, args) = (opened.layers[0].format, opened.layers[0].args.clone());
     drop(opened);
-    format
-        .relink(args, link)
+    // Opened anew: writing may have replaced the file.
+    let top = subject.open_top()?;
+    top.format
+        .relink(top.args, link)
         .map_err(|error| error.in_file(&subject.path))?;
     Ok(RebaseReport {
         data_bytes,

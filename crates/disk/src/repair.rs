@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use hako_block::saved::{SavedCopy, put_back};
 use hako_block::{Access, Error, ErrorKind, Gate, Resolver, Result};
-use hako_formats::{OpenArgs, Repair};
+use hako_formats::{DiskFormat, OpenArgs, Repair};
 
 use crate::change::{Subject, open_file};
 use crate::check::{LayerCheck, check_structure};
@@ -29,26 +29,29 @@ pub fn repair(subject: &Subject, what: Repair) -> Result<RepairReport> {
     let (format, opened) = open_file(&subject.path, &options)?;
     let saved = SavedCopy::new(&free_name(&subject.path)?);
     let args = options.args(saved.guard(opened));
-    let look = || {
-        check_structure(
-            format,
-            OpenArgs {
-                access: Access::ReadOnly,
-                ..args.clone()
-            },
-        )
-    };
-    let before = look()?;
+    let before = look(format, args.clone())?;
     let repaired = format
-        .repair(args.clone(), what)
-        .map_err(|error| error.in_file(args.storage.name()))?;
-    let after = look()?;
+        .repair(args, what)
+        .map_err(|error| error.in_file(&subject.path))?;
+    // Opened anew: the repair may have replaced the file.
+    let after = subject.open_top()?;
+    let after = look(after.format, after.args)?;
     Ok(RepairReport {
         before,
         repaired,
         after,
         saved: saved.path().map(Path::to_path_buf),
     })
+}
+
+fn look(format: &'static dyn DiskFormat, args: OpenArgs) -> Result<LayerCheck> {
+    check_structure(
+        format,
+        OpenArgs {
+            access: Access::ReadOnly,
+            ..args
+        },
+    )
 }
 
 /// Puts back what a repair overwrote and saved at `saved`. Returns the names of the files that it

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use common::{About, Stack, Variant, content, scribble, subject};
 use hako_block::testkit::Rng;
-use hako_block::{BlockImage, Cancel, ErrorKind, NoProgress};
+use hako_block::{Cancel, ErrorKind, NoProgress};
 use hako_disk::{RebaseReport, RebaseRequest, rebase};
 use hako_formats::{OpenOptions, open_chain};
 
