@@ -231,3 +231,119 @@ fn link_or_rename(from: &Path, to: &Path) -> Result<()> {
         Err(error) => Err(failed(error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hako_block::{Access, BlockImage, Cancel, NoProgress};
+    use hako_formats::{CreateOptions, FORMATS};
+
+    use super::*;
+    use crate::{CreateRequest, create};
+
+    const SIZE: u64 = 3 << 20;
+
+    fn make(path: &Path, to: &str, subformat: &str, parent: Option<&Path>) {
+        let request = CreateRequest {
+            path: path.to_path_buf(),
+            to: hako_formats::format_named(to).unwrap(),
+            virtual_size: Some(SIZE),
+            create: CreateOptions {
+                subformat: (!subformat.is_empty()).then(|| subformat.to_owned()),
+                ..CreateOptions::default()
+            },
+            parent: parent.map(Path::to_path_buf),
+            parent_from: None,
+            rules: Default::default(),
+            force: false,
+        };
+        create(request, &NoProgress, &Cancel::default()).unwrap();
+    }
+
+    fn subject(path: &Path) -> Subject {
+        Subject {
+            path: path.to_path_buf(),
+            open: OpenOptions::default(),
+        }
+    }
+
+    fn content(path: &Path) -> Result<Vec<u8>> {
+        let opened = open_chain(path, &OpenOptions::default())?;
+        let mut bytes = vec![0; SIZE as usize];
+        opened.chain.read_at(0, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Makes an image with an overlay on it, if it can have one; returns what the guest sees.
+    fn world(folder: &Path, to: &str, subformat: &str) -> (PathBuf, Option<PathBuf>, Vec<u8>) {
+        let extension = hako_formats::format_named(to).unwrap().extensions()[0];
+        let (old, top) = ["old", "top"]
+            .map(|name| folder.join(format!("{name}.{extension}")))
+            .into();
+        make(&old, to, subformat, None);
+        let mut bytes = vec![0; SIZE as usize];
+        bytes[4096..8192].fill(7);
+        let options = OpenOptions {
+            access: Access::ReadWrite,
+            ..OpenOptions::default()
+        };
+        let chain = open_chain(&old, &options).unwrap().chain;
+        chain.write_at(0, &bytes).unwrap();
+        chain.flush().unwrap();
+        drop(chain);
+        let is_overlay = matches!(
+            (to, subformat),
+            ("qcow2", _) | ("vmdk", "twoGbMaxExtentSparse")
+        );
+        if is_overlay {
+            make(&top, to, subformat, Some(&old));
+        }
+        (old, is_overlay.then_some(top), bytes)
+    }
+
+    #[test]
+    fn image_is_there_wherever_a_renaming_is_cut_off_and_the_next_run_completes_it() {
+        let variants = FORMATS.iter().flat_map(|format| {
+            let rows = format.subformats().iter();
+            rows.filter(|row| row.create && row.write && row.name != "differencing")
+                .map(|row| (format.name(), row.name))
+        });
+        for (to, subformat) in variants {
+            let mut n_done = 0;
+            loop {
+                let folder = tempfile::tempdir().unwrap();
+                let (old, top, bytes) = world(folder.path(), to, subformat);
+                let new = old.with_file_name(
+                    old.file_name()
+                        .unwrap()
+                        .to_str()
+                        .unwrap()
+                        .replace("old", "new"),
+                );
+                let plan = Plan::make(&subject(&old), &new).unwrap();
+                let n_steps = plan.steps.len();
+                for step in &plan.steps[..n_done] {
+                    step.run().unwrap();
+                }
+                drop(plan);
+                let about = format!("{to} {subformat} after {n_done} of {n_steps} steps");
+                let is_at = |path: &Path| content(path).is_ok_and(|found| found == bytes);
+                assert!(is_at(&old) || is_at(&new), "{about}");
+                if let Some(top) = &top {
+                    assert!(is_at(top), "{about}: the overlay");
+                }
+                if old.exists() {
+                    rename(&subject(&old), &new).unwrap_or_else(|error| panic!("{about}: {error}"));
+                }
+                assert!(is_at(&new), "{about}: completed");
+                assert!(!old.exists(), "{about}");
+                if let Some(top) = &top {
+                    assert!(is_at(top), "{about}: the overlay, completed");
+                }
+                n_done += 1;
+                if n_done > n_steps {
+                    break;
+                }
+            }
+        }
+    }
+}
