@@ -118,6 +118,8 @@ const MADE_BY_QEMU: &[(&str, &str, &[&str])] = &[
     ("qcow2", "", &["-c", "-o", "compression_type=zstd"]),
     ("qcow2", "", &["-c", "-o", "cluster_size=4k"]),
     ("qcow2", "data_file=", &[]),
+    ("vdi", "", &[]),
+    ("vdi", "", &["-o", "static=on"]),
 ];
 
 #[test]
