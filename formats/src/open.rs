@@ -177,18 +177,19 @@ fn open_parent(
         ));
     }
     let (wanted, found) = (link.content_id, parent.image.info().content_id);
-    if wanted.is_some() && wanted != found && !options.any_content {
-        let name = match wanted {
-            Some(ContentId::Uuid(_)) => ["the parent's modification UUID", "the UUID"],
-            _ => ["parentCID", "the CID"],
+    let fits = wanted == found || (found.is_some() && link.other_content_id == found);
+    if wanted.is_some() && !fits && !options.any_content {
+        let names = match wanted {
+            Some(ContentId::Cid(_)) => ("parentCID", "CID"),
+            _ => ("parent content ID", "content ID"),
         };
         return Err(Error::new(
             ErrorKind::Corrupt,
             format!(
-                "{} {} does not match {} {} of {:?}",
-                name[0],
+                "{} {} does not match the {} {} of {:?}",
+                names.0,
                 id_text(wanted),
-                name[1],
+                names.1,
                 id_text(found),
                 parent.args.name
             ),
@@ -253,7 +254,6 @@ fn missing_parent(child: &OpenedLayer, name: &str, error: Error) -> Error {
     }
 }
 
-/// Of several copies of the parent, the one whose content is the right one counts.
 fn find_by_identity(
     child: &OpenedLayer,
     link: &ParentLink,
@@ -263,17 +263,16 @@ fn find_by_identity(
         return Ok(None);
     };
     let format = format_named(format)?;
-    let mut found = None;
     for name in child.args.resolver.names()? {
         if name == child.args.name {
             continue;
         }
-        let open = || child.args.resolver.open(&name, Access::ReadOnly);
+        let open = |access| child.args.resolver.open(&name, access);
         // A neighbour that is locked, damaged or something else is not the parent.
-        let Ok(opened) = open() else { continue };
-        let Ok((head, tail)) = head_and_tail(&*opened.storage) else {
+        let Ok(opened) = open(Access::ReadOnly) else {
             continue;
         };
+        let (head, tail) = head_and_tail(&*opened.storage)?;
         if !format.probe(&head, &tail) {
             continue;
         }
@@ -282,22 +281,13 @@ fn find_by_identity(
             snapshot: None,
             ..options.clone()
         };
-        let Ok(image) = format.open(layer_options.args(opened)) else {
-            continue;
-        };
-        let info = image.info();
-        if info.identity != link.identity {
-            continue;
+        let image = format.open(layer_options.args(opened));
+        let is_parent = image.is_ok_and(|image| image.info().identity == link.identity);
+        if is_parent {
+            return open(options.access).map(Some);
         }
-        let is_right = link.content_id.is_none() || info.content_id == link.content_id;
-        if is_right {
-            return open().map(Some);
-        }
-        found = found.or(Some(name));
     }
-    found
-        .map(|name| child.args.resolver.open(&name, Access::ReadOnly))
-        .transpose()
+    Ok(None)
 }
 
 /// Refuses a parent that is no file: qemu's protocols and JSON descriptions.

@@ -56,8 +56,10 @@ pub struct ParentLink {
     pub format: Option<String>,
     /// Which disk the parent must be (VHD, VDI).
     pub identity: Option<Uuid>,
-    /// The content ID that the parent must have (VMDK's parentCID).
+    /// The content ID that the parent must have (VMDK's parentCID, VHDX's parent_linkage).
     pub content_id: Option<ContentId>,
+    /// Another one that will do as well (VHDX's parent_linkage2).
+    pub other_content_id: Option<ContentId>,
 }
 
 /// What there is to know of one layer without reading its data.
