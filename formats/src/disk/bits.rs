@@ -23,6 +23,13 @@ impl Bits {
         self.len
     }
 
+    /// Adds places, up to `len` of them. The caller has made sure that there is memory for them.
+    pub(crate) fn grow(&mut self, len: u64) {
+        self.len = self.len.max(len);
+        self.words
+            .resize(usize::try_from(self.len.div_ceil(64)).unwrap_or(0), 0);
+    }
+
     /// Marks the places of `range` that exist. Returns whether one was marked before.
     pub(crate) fn mark(&mut self, range: Range<u64>) -> bool {
         let mut was_marked = false;
@@ -113,5 +120,8 @@ mod tests {
         assert_eq!(bits.end(), 300);
         bits.clear(130..300);
         assert_eq!(bits.end(), 130);
+        bits.grow(320);
+        assert!(!bits.mark(310..320));
+        assert_eq!(bits.end(), 320);
     }
 }
