@@ -33,11 +33,10 @@ def dissect_disk(paths):
 
         disk = QCow2(path)
         stream = disk.open()
-    elif path.suffix == ".vdi":
-        from dissect.hypervisor.disk.vdi import VDI
+    elif path.suffix == ".vhdx":
+        from dissect.hypervisor.disk.vhdx import VHDX
 
-        disk = VDI(path)
-        stream = disk.open()
+        stream = disk = VHDX(path)
     else:
         from dissect.hypervisor.disk.vmdk import VMDK
 

@@ -216,8 +216,7 @@ pub fn variants() -> Vec<Variant> {
         .as_array()
         .expect("a list of formats")
         .iter()
-        .filter(|row| row["create"] == true)
-        .filter(|row| row["subformat"] != "differencing" && row["subformat"] != "diff")
+        .filter(|row| row["create"] == true && row["subformat"] != "differencing")
         .map(|row| Variant {
             format: text(row, "format"),
             subformat: text(row, "subformat"),

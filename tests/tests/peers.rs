@@ -50,6 +50,11 @@ fn storing_options(variant: &Variant) -> Vec<Vec<&'static str>> {
             options.push(vec!["--level", "1"]);
             options.push(vec!["--level", "9"]);
         }
+        ("vhdx", "dynamic") => {
+            options.push(vec!["--allocation", "eager"]);
+            options.push(vec!["--cluster-size", "1M"]);
+            options.push(vec!["--cluster-size", "256M"]);
+        }
         ("vmdk", "monolithicSparse" | "monolithicFlat") => {
             options.push(vec!["--allocation", "eager"]);
         }
@@ -118,8 +123,10 @@ const MADE_BY_QEMU: &[(&str, &str, &[&str])] = &[
     ("qcow2", "", &["-c", "-o", "compression_type=zstd"]),
     ("qcow2", "", &["-c", "-o", "cluster_size=4k"]),
     ("qcow2", "data_file=", &[]),
-    ("vdi", "", &[]),
-    ("vdi", "", &["-o", "static=on"]),
+    ("vhdx", "", &[]),
+    ("vhdx", "", &["-o", "block_size=1M,log_size=2M"]),
+    ("vhdx", "", &["-o", "block_state_zero=off"]),
+    ("vhdx", "", &["-o", "subformat=fixed"]),
 ];
 
 #[test]

@@ -11,7 +11,7 @@ mod options;
 pub mod qcow2;
 pub mod raw;
 mod upkeep;
-pub mod vdi;
+pub mod vhdx;
 pub mod vmdk;
 
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub use options::{Adapter, Allocation, Compression, CreateOptions};
 pub use upkeep::{Renaming, Repair, Settings, Task};
 
 /// Every disk format, in the order to show them.
-pub static FORMATS: &[&dyn DiskFormat] = &[&raw::Raw, &qcow2::Qcow2, &vmdk::Vmdk, &vdi::Vdi];
+pub static FORMATS: &[&dyn DiskFormat] = &[&raw::Raw, &qcow2::Qcow2, &vmdk::Vmdk, &vhdx::Vhdx];
 
 /// Returns the format of that name.
 pub fn format_named(name: &str) -> Result<&'static dyn DiskFormat> {

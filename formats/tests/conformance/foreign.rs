@@ -66,6 +66,9 @@ const LAYOUTS: &[(&str, &str, &[&str])] = &[
         "streamOptimized",
         &["-o", "subformat=streamOptimized"],
     ),
+    ("vhdx", "dynamic", &["-o", "block_size=1M"]),
+    ("vhdx", "dynamic", &["-o", "block_state_zero=off"]),
+    ("vhdx", "fixed", &["-o", "subformat=fixed,block_size=1M"]),
 ];
 
 #[track_caller]

@@ -72,7 +72,6 @@ const fn writable(name: &'static str, create: bool, notes: &'static str) -> Subf
     Subformat {
         create,
         write: true,
-        resize: true,
         ..read_only(name, notes)
     }
 }

@@ -61,14 +61,6 @@ impl HostedImage {
         })
     }
 
-    /// Brings everything changed to stable storage.
-    pub(super) fn flush_all(&self) -> Result<()> {
-        match &self.writer {
-            Some(writer) => writer.flush(&self.tables),
-            None => Ok(()),
-        }
-    }
-
     pub(super) fn storage(&self) -> &dyn Storage {
         &*self.tables.storage
     }
@@ -188,7 +180,12 @@ impl BlockImage for HostedImage {
     }
 
     fn flush(&self) -> Result<()> {
-        self.flush_all().map_err(|error| self.named(error))
+        match &self.writer {
+            Some(writer) => writer
+                .flush(&self.tables)
+                .map_err(|error| self.named(error)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -50,15 +50,10 @@ pub fn relink(args: &OpenArgs, parent: Option<&ParentLink>) -> Result<()> {
             edits.remove("parentFileNameHint");
         }
     }
-    let mut new = edits.finish()?;
-    if new.parent_content_id()? != text.descriptor.parent_content_id()? {
-        // VirtualBox knows the parent by these; what they say is another disk's.
-        let mut edits = new.edit();
-        edits.remove("ddb.uuid.parent");
-        edits.remove("ddb.uuid.parentmodification");
-        new = edits.finish()?;
-    }
-    text.home.replace(&text.descriptor, &new)
+    // VirtualBox knows the parent by these; what they say is another disk's.
+    edits.remove("ddb.uuid.parent");
+    edits.remove("ddb.uuid.parentmodification");
+    text.home.replace(&text.descriptor, &edits.finish()?)
 }
 
 /// Gives the geometry that a new disk with that adapter and size has.
