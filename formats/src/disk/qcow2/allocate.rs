@@ -5,7 +5,7 @@ use std::ops::Range;
 use hako_block::{Error, Result, Storage};
 
 use super::header::{MAX_REFCOUNT_TABLE_BYTES, REFCOUNT_TABLE_FIELD};
-use super::refcounts::Refcounts;
+use super::refcounts::{Refcounts, store_count};
 use super::tables::{Class, Tables};
 
 /// Gives out clusters. Those given back are free only after [`Allocator::free_released`]: what
@@ -166,7 +166,7 @@ impl Allocator {
                     bytes.end.min(range.end)
                 ),
             )
-            .hint("have it repaired first: qemu-img check -r all")),
+            .hint("have it repaired first: hako disk check --repair all")),
         }
     }
 
@@ -237,11 +237,9 @@ impl Allocator {
         }
         bytes.resize(len as usize, 0);
         bytes.resize(bytes.len() + (n_blocks << layout.cluster_shift) as usize, 0);
-        count_first(
-            &mut bytes[len as usize..],
-            n_table + n_blocks,
-            layout.refcount_order,
-        );
+        for slot in 0..n_table + n_blocks {
+            store_count(&mut bytes[len as usize..], slot, 1, layout.refcount_order);
+        }
         self.refuse_protected(start..start + bytes.len() as u64)?;
         storage.write_at(start, &bytes)?;
         tables.write_back(Class::Refcounts)?;
@@ -258,20 +256,5 @@ impl Allocator {
         self.refcounts.table_offset = start;
         self.refcounts.n_blocks = len / 8;
         Ok(())
-    }
-}
-
-/// Sets the first `n` counts of a block to one.
-fn count_first(block: &mut [u8], n: u64, order: u32) {
-    for index in 0..n {
-        let bits = index << order;
-        let (byte, bit) = if order < 3 {
-            (bits / 8, bits % 8)
-        } else {
-            (bits / 8 + (1 << (order - 3)) - 1, 0)
-        };
-        if let Some(byte) = block.get_mut(byte as usize) {
-            *byte |= 1 << bit;
-        }
     }
 }

@@ -48,6 +48,8 @@ pub const RAW_EXTERNAL: u64 = 1 << 1;
 
 /// File offset of the refcount table's offset, followed by its clusters.
 pub const REFCOUNT_TABLE_FIELD: u64 = 48;
+/// File offset of the incompatible features.
+pub const INCOMPATIBLE_FIELD: u64 = 72;
 /// File offset of the autoclear features.
 pub const AUTOCLEAR_FIELD: u64 = 88;
 

@@ -14,7 +14,7 @@
 //! | `snapshot`, `bitmaps` | tables of internal snapshots and of bitmaps |
 //! | `check` | checking |
 //! | `extensions` | the first cluster, changed a sector at a time |
-//! | `upkeep` | resizing, another parent |
+//! | `upkeep` | repairing, resizing, another parent |
 
 mod allocate;
 mod append;
@@ -39,7 +39,7 @@ mod write;
 
 use hako_block::{BlockImage, ParentLink, Result, Sink};
 
-use super::{CheckArgs, CreateArgs, DiskFormat, Findings, OpenArgs, Subformat};
+use super::{CheckArgs, CreateArgs, DiskFormat, Findings, OpenArgs, Repair, Subformat};
 
 /// The qcow2 format.
 pub struct Qcow2;
@@ -61,6 +61,7 @@ impl DiskFormat for Qcow2 {
                 create: true,
                 write: true,
                 pipe: false,
+                repair: true,
                 resize: true,
                 notes: "compressed with zlib or zstd, overlays, external data file, snapshots read",
                 ..Subformat::NONE
@@ -71,6 +72,7 @@ impl DiskFormat for Qcow2 {
                 create: false,
                 write: true,
                 pipe: false,
+                repair: true,
                 resize: true,
                 notes: "as qemu wrote before 1.7",
                 ..Subformat::NONE
@@ -88,6 +90,10 @@ impl DiskFormat for Qcow2 {
 
     fn stream(&self, args: CreateArgs<'_>) -> Result<Box<dyn Sink>> {
         Ok(Box::new(sink::Qcow2Sink::new(args)?))
+    }
+
+    fn repair(&self, args: OpenArgs, what: Repair) -> Result<Vec<String>> {
+        upkeep::repair(&args, what)
     }
 
     fn resize(&self, args: OpenArgs, virtual_size: u64) -> Result<()> {

@@ -87,7 +87,7 @@ pub fn open(args: &OpenArgs) -> Result<Image> {
 pub fn refuse_writing(header: &Header, args: &OpenArgs) -> Result<()> {
     let refused = |what: &str| {
         Err(Error::unsupported(what).hint(format!(
-            "have it repaired first: qemu-img check -r all {}",
+            "have it repaired first: hako disk check --repair all {}",
             args.storage.name()
         )))
     };

@@ -85,6 +85,23 @@ impl Refcounts {
     }
 }
 
+/// Stores the count of a block's cluster number `slot`. What does not fit is cut off.
+pub fn store_count(block: &mut [u8], slot: u64, count: u64, order: u32) {
+    let bits = slot << order;
+    let at = (bits / 8) as usize;
+    if order >= 3 {
+        let bytes = count.to_be_bytes();
+        let len = 1 << (order - 3);
+        if let Some(stored) = block.get_mut(at..at + len) {
+            stored.copy_from_slice(&bytes[8 - len..]);
+        }
+    } else if let Some(stored) = block.get_mut(at) {
+        let mask = ((1_u16 << (1 << order)) - 1) as u8;
+        let bit = bits % 8;
+        *stored = *stored & !(mask << bit) | (count as u8 & mask) << bit;
+    }
+}
+
 /// Reads the count that begins at the first of `bytes`, `bit` bits into it (for counts below a
 /// byte). `None`: too few bytes.
 pub fn stored_count(bytes: &[u8], bit: u32, order: u32) -> Option<u64> {

@@ -164,6 +164,11 @@ fn dirty_and_corrupt_images_are_read_but_not_written() {
         drop(image);
         let error = try_open(&path, Access::ReadWrite, None).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
-        assert!(error.hint_text().unwrap().contains("qemu-img check -r all"));
+        assert!(
+            error
+                .hint_text()
+                .unwrap()
+                .contains("hako disk check --repair all")
+        );
     }
 }

@@ -6,6 +6,7 @@ mod cuts;
 mod overlay;
 mod read;
 mod relink;
+mod repair;
 mod resize;
 mod snapshot;
 mod write;

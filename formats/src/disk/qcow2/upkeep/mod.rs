@@ -1,6 +1,7 @@
 //! What is done to an image beyond its content, with nobody else using it.
 
 mod relink;
+mod repair;
 mod resize;
 mod shed;
 
@@ -13,6 +14,7 @@ use super::open;
 use crate::disk::{OpenArgs, Severity};
 
 pub use relink::relink;
+pub use repair::repair;
 pub use resize::resize;
 
 /// Opens an image for a change that relies on its refcounts. Errors: it is damaged.

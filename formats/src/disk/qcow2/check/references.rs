@@ -1,5 +1,4 @@
-//! Checking: how often each cluster is used against what the refcounts say, and every entry on
-//! the way. No guest data is read.
+//! What an image refers to: how often each cluster is used.
 //!
 //! Memory is bounded: uses are counted for a window of clusters at a time, and the tables walked
 //! again for each window that anything refers to. An L2 table that several L1 tables share is
@@ -9,72 +8,94 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use hako_block::{Error, ErrorKind, Result, Storage};
+use hako_block::{Error, Result, Storage};
 
-use super::bitmaps;
-use super::header::{self, Header};
-use super::layout::{COPIED, Entry, Layout, OFFSET_MASK};
-use super::map::{Map, words};
-use super::refcounts::{Refcounts, stored_count};
-use super::snapshot::Snapshots;
-use super::tables::Tables;
-use crate::disk::{CheckArgs, Findings, Severity};
+use crate::disk::qcow2::bitmaps;
+use crate::disk::qcow2::header::{self, Header};
+use crate::disk::qcow2::layout::{COPIED, Entry, Layout, OFFSET_MASK};
+use crate::disk::qcow2::map::{Map, words};
+use crate::disk::qcow2::refcounts::{Refcounts, stored_count};
+use crate::disk::qcow2::snapshot::Snapshots;
+use crate::disk::qcow2::tables::Tables;
+use crate::disk::{Findings, Severity};
 
 /// Clusters counted at a time: 16 MiB of counts.
 const WINDOW_CLUSTERS: u64 = 4 << 20;
 /// Most windows: enough for a petabyte in clusters of 64 KiB. A hostile file may refer to more.
 const MAX_WINDOWS: usize = 4096;
+/// How often a cluster is used; the bits above say for what.
+const USES: u32 = (1 << 28) - 1;
 /// Marks, beside its number of users, an L2 table of the current state.
 const ACTIVE: u32 = 1 << 31;
 
-/// Checks one layer.
-pub fn check(args: &CheckArgs) -> Result<Findings> {
-    let mut findings = Findings::default();
-    let name = args.storage.name();
-    let header = match Header::read(&*args.storage) {
-        Ok(header) => header,
-        Err(error) if error.kind() == ErrorKind::Corrupt => {
-            findings.add_error(name, &error);
-            return Ok(findings);
-        }
-        Err(error) => return Err(error),
-    };
-    for (bit, what) in [
-        (header::DIRTY, "not closed cleanly"),
-        (header::CORRUPT, "marked corrupt"),
-    ] {
-        if header.incompatible & bit != 0 {
-            findings.add(Severity::Oddity, name, format!("header: {what}"), Some(72));
-        }
-    }
-    let snapshots = Snapshots::read(&*args.storage, &header).unwrap_or_else(|error| {
-        findings.add_error(name, &error);
-        Snapshots::default()
-    });
-    let mut check = Check::new(&args.storage, header, findings)?;
-    check.findings.n_units = check
-        .header
-        .virtual_size
-        .div_ceil(check.layout.cluster_bytes());
-    check.find_fixed(&snapshots);
-    check.find_windows()?;
-    check.run()?;
-    Ok(check.findings)
+/// What a cluster is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+enum Kind {
+    /// The header, an L1 table, the table of snapshots, bitmaps: one use only.
+    Fixed = 1 << 31,
+    /// The refcount table and its blocks: one use only.
+    Refcounts = 1 << 30,
+    /// L2 tables.
+    Mapping = 1 << 29,
+    /// Guest data.
+    Data = 1 << 28,
 }
 
-struct Check {
+/// The uses of one cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uses(u32);
+
+impl Uses {
+    /// Returns how often the cluster is used.
+    pub fn n(self) -> u64 {
+        u64::from(self.0 & USES)
+    }
+
+    fn is(self, kind: Kind) -> bool {
+        self.0 & kind as u32 != 0
+    }
+
+    /// Returns whether it is used for things that exclude each other.
+    pub fn conflict(self) -> bool {
+        let alone = self.is(Kind::Fixed) || self.is(Kind::Refcounts);
+        (alone && self.n() > 1) || (self.is(Kind::Mapping) && self.is(Kind::Data))
+    }
+
+    /// Returns whether refcounts are in it, and something else too.
+    pub fn spoils_refcounts(self) -> bool {
+        self.is(Kind::Refcounts) && self.n() > 1
+    }
+}
+
+/// All that an image refers to.
+pub struct References {
     storage: Arc<dyn Storage>,
-    name: String,
+    /// Name of the file.
+    pub name: String,
     header: Header,
-    layout: Layout,
-    tables: Tables,
-    refcounts: Refcounts,
-    len_bytes: u64,
-    findings: Findings,
+    /// Sizes.
+    pub layout: Layout,
+    /// Pages of tables.
+    pub tables: Tables,
+    /// Where the refcounts are.
+    pub refcounts: Refcounts,
+    /// Length of the file in bytes.
+    pub len_bytes: u64,
+    /// What is wrong with the references, and what else is found.
+    pub findings: Findings,
+    /// References that cannot be followed: what they mean is not known to be free.
+    pub n_lost: u64,
+    /// Whether one of these leads past the end of the file.
+    pub leads_past_end: bool,
+    /// Whether the refcount table or a block is missing where it should be.
+    pub refcounts_damaged: bool,
     /// L1 tables, that of the current state first.
     l1_tables: Vec<Map>,
-    /// File ranges used once each: header, tables, refcount blocks' table, bitmaps.
+    /// File ranges used once each: header, tables, bitmaps.
     fixed: Vec<Range<u64>>,
+    /// The refcount table, as much of it as is in the file.
+    refcount_table: Range<u64>,
     /// Tables of bitmaps: offset, entries.
     bitmap_tables: Vec<(u64, u64)>,
     /// Windows that hold L2 tables.
@@ -82,18 +103,26 @@ struct Check {
     /// Windows that anything refers to or counts; filled in the first pass.
     windows: BTreeSet<u64>,
     /// The window being counted, in clusters, and its uses.
-    window: Range<u64>,
+    pub window: Range<u64>,
     uses: Vec<u32>,
+    /// Whether the refcounts themselves are left out.
+    skips_refcounts: bool,
     /// Whether this is the first pass: the one that reports what is wrong with entries.
     is_first: bool,
 }
 
-impl Check {
-    fn new(storage: &Arc<dyn Storage>, header: Header, findings: Findings) -> Result<Self> {
+impl References {
+    /// Finds what there is to walk. `snapshots`: those that can be read.
+    pub fn new(
+        storage: &Arc<dyn Storage>,
+        header: Header,
+        snapshots: &Snapshots,
+        findings: Findings,
+    ) -> Result<Self> {
         let layout = header.layout();
         let len_bytes = storage.len_bytes()?;
         let table_len = u64::from(header.refcount_table_clusters) << layout.cluster_shift;
-        Ok(Self {
+        let mut references = Self {
             name: storage.name().to_owned(),
             tables: Tables::new(Arc::clone(storage), layout.cluster_shift),
             refcounts: Refcounts {
@@ -106,24 +135,34 @@ impl Check {
             layout,
             len_bytes,
             findings,
+            n_lost: 0,
+            leads_past_end: false,
+            refcounts_damaged: false,
             l1_tables: Vec::new(),
             fixed: Vec::new(),
+            refcount_table: 0..0,
             bitmap_tables: Vec::new(),
             l2_windows: BTreeSet::new(),
             windows: BTreeSet::new(),
             window: 0..0,
             uses: Vec::new(),
+            skips_refcounts: false,
             is_first: true,
-        })
+        };
+        references.find_fixed(snapshots);
+        references.find_windows()?;
+        Ok(references)
     }
 
     /// Collects the parts that are used once, and the L1 tables.
     fn find_fixed(&mut self, snapshots: &Snapshots) {
         let table_len = self.refcounts.n_blocks * 8;
         if self.header.refcount_table_offset == 0 || table_len == 0 {
+            self.refcounts_damaged = true;
             self.damage("header: no refcount table", 48);
         }
         if self.header.refcount_table_offset + table_len > self.len_bytes {
+            self.refcounts_damaged = true;
             self.damage(
                 "refcount table: reaches past the end of the file",
                 self.header.refcount_table_offset,
@@ -134,9 +173,9 @@ impl Check {
             self.refcounts.n_blocks = left / 8;
         }
         let start = self.header.refcount_table_offset;
+        self.refcount_table = start..start + self.refcounts.n_blocks * 8;
         self.fixed = vec![
             0..1,
-            start..start + table_len,
             self.header.snapshots_offset..self.header.snapshots_offset + snapshots.table_bytes,
         ];
         let active = Map {
@@ -151,7 +190,7 @@ impl Check {
             let len = map.n_l1 * 8;
             // Tables that overlap could make a small file take for ever.
             if bytes.end > self.len_bytes || len > room {
-                self.damage(
+                self.lose(
                     "L1 table: past the end of the file, or overlaps another",
                     map.l1_offset,
                 );
@@ -176,7 +215,7 @@ impl Check {
         }
         let list = match bitmaps::read(&*self.storage, &directory) {
             Ok(list) => list,
-            Err(error) => return self.findings.add_error(&self.name, &error),
+            Err(error) => return self.lose_error(&error),
         };
         self.fixed
             .push(directory.offset..directory.offset + directory.len);
@@ -186,7 +225,7 @@ impl Check {
             let bytes = bitmap.table_offset..bitmap.table_offset.saturating_add(len);
             if bytes.end > self.len_bytes || len > room || self.layout.in_cluster(bytes.start) != 0
             {
-                self.damage(
+                self.lose(
                     &format!("bitmap {:?}: bad table", bitmap.name),
                     bitmap.table_offset,
                 );
@@ -217,8 +256,13 @@ impl Check {
         Ok(())
     }
 
-    /// Counts window after window.
-    fn run(&mut self) -> Result<()> {
+    /// Leaves the refcount table and its blocks out of the count.
+    pub fn forget_refcounts(&mut self) {
+        self.skips_refcounts = true;
+    }
+
+    /// Counts window after window, in ascending order, and calls `each` when one is counted.
+    pub fn run(&mut self, mut each: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
         self.windows.insert(0);
         let mut next = Some(0);
         while let Some(index) = next {
@@ -229,7 +273,7 @@ impl Check {
             self.uses
                 .resize(self.window.end.saturating_sub(start) as usize, 0);
             self.count_all()?;
-            self.compare();
+            each(self)?;
             if self.windows.len() > MAX_WINDOWS {
                 return Err(too_spread());
             }
@@ -241,8 +285,15 @@ impl Check {
 
     fn count_all(&mut self) -> Result<()> {
         for range in self.fixed.clone() {
-            self.count(range, 1, "table");
+            self.count(range, 1, Kind::Fixed, "table");
         }
+        let n_refcounts = u32::from(!self.skips_refcounts);
+        self.count(
+            self.refcount_table.clone(),
+            n_refcounts,
+            Kind::Refcounts,
+            "table",
+        );
         self.count_blocks();
         self.count_bitmaps();
         for window in self.l2_windows.clone() {
@@ -259,7 +310,8 @@ impl Check {
                 Ok(Some(block)) => {
                     self.count(
                         block..block + self.layout.cluster_bytes(),
-                        1,
+                        u32::from(!self.skips_refcounts),
+                        Kind::Refcounts,
                         "refcount block",
                     );
                     if self.is_first {
@@ -267,7 +319,12 @@ impl Check {
                     }
                 }
                 Ok(None) => {}
-                Err(error) => self.report(&error),
+                Err(error) => {
+                    self.refcounts_damaged = true;
+                    if self.is_first {
+                        self.findings.add_error(&self.name, &error);
+                    }
+                }
             }
         }
     }
@@ -278,10 +335,11 @@ impl Check {
                 match self.tables.read_u64(offset + index * 8) {
                     Ok(entry) if entry & OFFSET_MASK != 0 => {
                         let start = entry & OFFSET_MASK;
-                        self.count(start..start + self.layout.cluster_bytes(), 1, "bitmap");
+                        let bytes = start..start + self.layout.cluster_bytes();
+                        self.count(bytes, 1, Kind::Fixed, "bitmap");
                     }
                     Ok(_) => {}
-                    Err(error) => return self.report(&error),
+                    Err(error) => return self.lose_error(&error),
                 }
             }
         }
@@ -307,7 +365,7 @@ impl Check {
         for (slot, users) in users.into_iter().enumerate() {
             if users != 0 {
                 let l2 = (start + slot as u64) << self.layout.cluster_shift;
-                self.count(l2..l2 + 1, users & !ACTIVE, "L2 table");
+                self.count(l2..l2 + 1, users & !ACTIVE, Kind::Mapping, "L2 table");
                 self.count_l2(l2, users & !ACTIVE, users & ACTIVE != 0);
             }
         }
@@ -363,9 +421,10 @@ impl Check {
                 let what = format!(
                     "L1 table, entry {index}: L2 table at {l2:#x} past the end of the file"
                 );
-                self.damage(&what, at);
+                self.leads_past_end = true;
+                self.lose(&what, at);
             }
-            Err(error) if reports => self.findings.add_error(&self.name, &error),
+            Err(error) if reports => self.lose_error(&error),
             _ => {}
         }
     }
@@ -377,7 +436,7 @@ impl Check {
         while position < l2 + self.layout.cluster_bytes() {
             let page = match self.tables.tail(position) {
                 Ok(page) => page.to_vec(),
-                Err(error) => return self.report(&error),
+                Err(error) => return self.lose_error(&error),
             };
             if page.len() < entry_bytes {
                 break;
@@ -400,7 +459,7 @@ impl Check {
             Err(error) => {
                 let table = position - self.layout.in_cluster(position);
                 let index = (position - table) >> self.layout.entry_shift();
-                self.report(
+                self.lose_error(
                     &error
                         .place(format!("L2 table at {table:#x}, entry {index}"))
                         .at_byte(position),
@@ -414,14 +473,19 @@ impl Check {
                 // The last sector may be cut off by the end of the file.
                 let end = (compressed.offset + compressed.len)
                     .min(self.len_bytes.max(compressed.offset + 1));
-                self.count(compressed.offset..end, users, "compressed cluster");
+                self.count(
+                    compressed.offset..end,
+                    users,
+                    Kind::Data,
+                    "compressed cluster",
+                );
             }
             Ok(Entry::Mapped(mapped)) => {
                 if is_counted && mapped.stored != 0 {
                     self.findings.n_allocated_units += 1;
                 }
                 if let (Some(host), false) = (mapped.host, self.layout.has_data_file) {
-                    self.count(host..host + 1, users, "cluster");
+                    self.count(host..host + 1, users, Kind::Data, "cluster");
                     if is_counted {
                         self.check_copied("cluster", host, mapped.copied, position);
                     }
@@ -451,7 +515,7 @@ impl Check {
     }
 
     /// Counts `times` uses of the clusters that a file range touches.
-    fn count(&mut self, range: Range<u64>, times: u32, what: &str) {
+    fn count(&mut self, range: Range<u64>, times: u32, kind: Kind, what: &str) {
         if range.is_empty() {
             return;
         }
@@ -461,10 +525,14 @@ impl Check {
             if range.start >= self.len_bytes
                 || range.end > self.len_bytes.next_multiple_of(1 << shift)
             {
-                self.damage(
-                    &format!("{what} at {:#x}: past the end of the file", range.start),
-                    range.start,
-                );
+                let text = format!("{what} at {:#x}: past the end of the file", range.start);
+                if kind == Kind::Refcounts {
+                    self.refcounts_damaged = true;
+                    self.damage(&text, range.start);
+                } else {
+                    self.leads_past_end = true;
+                    self.lose(&text, range.start);
+                }
                 return;
             }
             self.note_windows(clusters.clone());
@@ -473,7 +541,8 @@ impl Check {
         let end = clusters.end.min(self.window.end);
         for cluster in start..end {
             if let Some(uses) = self.uses.get_mut((cluster - self.window.start) as usize) {
-                *uses = uses.saturating_add(times);
+                let n = (*uses & USES).saturating_add(times).min(USES);
+                *uses = *uses & !USES | n | kind as u32;
             }
         }
     }
@@ -488,26 +557,9 @@ impl Check {
             .extend(clusters.start / WINDOW_CLUSTERS..=(end - 1) / WINDOW_CLUSTERS);
     }
 
-    /// Compares the uses counted in the window with the refcounts.
-    fn compare(&mut self) {
-        let mut cluster = self.window.start;
-        let mut leak = Leak::default();
-        while cluster < self.window.end {
-            let block_end =
-                ((cluster >> self.layout.block_shift()) + 1) << self.layout.block_shift();
-            let end = block_end.min(self.window.end);
-            let counts = self.stored_counts(cluster, end);
-            for stored in counts {
-                self.compare_cluster(cluster, stored, &mut leak);
-                cluster += 1;
-            }
-        }
-        self.end_leak(&mut leak);
-    }
-
     /// Returns the refcounts of the clusters from `cluster` up to `end` or the end of a page,
     /// at least one. What cannot be read counts as 0.
-    fn stored_counts(&mut self, cluster: u64, end: u64) -> Vec<u64> {
+    pub fn stored_counts(&mut self, cluster: u64, end: u64) -> Vec<u64> {
         let n = (end - cluster) as usize;
         let Ok(Some(block)) = self.refcounts.block(&mut self.tables, cluster) else {
             return vec![0; n];
@@ -530,76 +582,31 @@ impl Check {
         }
     }
 
-    fn compare_cluster(&mut self, cluster: u64, stored: u64, leak: &mut Leak) {
-        let uses = self
-            .uses
-            .get((cluster - self.window.start) as usize)
-            .copied()
-            .unwrap_or(0);
-        if stored <= u64::from(uses) {
-            self.end_leak(leak);
-            if stored < u64::from(uses) {
-                let what =
-                    format!("cluster {cluster}: used {uses} times, but its refcount is {stored}");
-                self.damage(&what, cluster << self.layout.cluster_shift);
-            }
-            return;
-        }
-        if leak.n_clusters == 0 {
-            *leak = Leak {
-                first: cluster,
-                n_clusters: 0,
-                stored,
-                uses,
-            };
-        }
-        leak.n_clusters += 1;
-        // Space is lost only where nothing uses it.
-        if uses == 0 {
-            self.findings.leaked_bytes += self.layout.cluster_bytes();
-        }
+    /// Returns the uses of a cluster of the window.
+    pub fn uses(&self, cluster: u64) -> Uses {
+        let index = cluster.wrapping_sub(self.window.start) as usize;
+        Uses(self.uses.get(index).copied().unwrap_or(0))
     }
 
-    fn end_leak(&mut self, leak: &mut Leak) {
-        if leak.n_clusters == 0 {
-            return;
-        }
-        let Leak {
-            first,
-            n_clusters,
-            stored,
-            uses,
-        } = *leak;
-        let text = format!(
-            "clusters {first} to {}: refcount {stored}, used {uses} times",
-            first + n_clusters - 1
-        );
-        let byte = Some(first << self.layout.cluster_shift);
-        self.findings.add(Severity::Leak, &self.name, text, byte);
-        *leak = Leak::default();
-    }
-
-    fn damage(&mut self, text: &str, byte: u64) {
+    /// Reports damage.
+    pub fn damage(&mut self, text: &str, byte: u64) {
         self.findings
             .add(Severity::Corruption, &self.name, text, Some(byte));
     }
 
-    /// Reports damage met while counting, once.
-    fn report(&mut self, error: &Error) {
+    /// Reports a reference that cannot be followed.
+    fn lose(&mut self, text: &str, byte: u64) {
+        self.n_lost += 1;
+        self.damage(text, byte);
+    }
+
+    /// Reports a reference that cannot be followed, when it is met first.
+    fn lose_error(&mut self, error: &Error) {
         if self.is_first {
+            self.n_lost += 1;
             self.findings.add_error(&self.name, error);
         }
     }
-}
-
-/// A run of clusters with refcounts too high.
-#[derive(Default, Clone, Copy)]
-struct Leak {
-    first: u64,
-    n_clusters: u64,
-    /// Refcount and uses of the first.
-    stored: u64,
-    uses: u32,
 }
 
 fn too_spread() -> Error {
