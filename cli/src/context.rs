@@ -61,6 +61,13 @@ impl Context {
         }
     }
 
+    /// Says something that only a user of -v wants to know.
+    pub fn detail(&self, text: &str) {
+        if self.verbose {
+            self.messages.note(text);
+        }
+    }
+
     /// Says what the user should know of a new image: which debris of a killed run was removed to
     /// make it, and what was odd.
     pub fn tell(&self, cleared: &[String], warnings: &[String]) {

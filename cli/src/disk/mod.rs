@@ -15,6 +15,7 @@ mod options;
 mod rebase;
 mod rename;
 mod resize;
+mod serve;
 mod set;
 
 use clap::Subcommand;
@@ -44,6 +45,7 @@ pub enum Disk {
     Rebase(rebase::Rebase),
     Rename(rename::Rename),
     Delete(delete::Delete),
+    Serve(serve::Serve),
 }
 
 impl Disk {
@@ -65,6 +67,7 @@ impl Disk {
             Disk::Rebase(verb) => verb.run(context),
             Disk::Rename(verb) => verb.run(context),
             Disk::Delete(verb) => verb.run(context),
+            Disk::Serve(verb) => verb.run(context),
         }
     }
 
