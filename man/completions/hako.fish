@@ -70,7 +70,8 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from formats" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
-vmdk\t''"
+vmdk\t''
+vhdx\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -l snapshot -d 'Show an internal snapshot (qcow2), by name or ID' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
@@ -88,14 +89,17 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l parent -d 'Make the new image an overlay on this one' -r -F
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -s O -l to -d 'Format of the new image; by default what its extension says' -r -f -a "raw\t''
 qcow2\t''
-vmdk\t''"
+vmdk\t''
+vhdx\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l subformat -d 'Variant of the format; `hako disk formats` lists them' -r -f -a "v3\t''
 monolithicSparse\t''
 twoGbMaxExtentSparse\t''
 monolithicFlat\t''
 twoGbMaxExtentFlat\t''
 vmfs\t''
-streamOptimized\t''"
+streamOptimized\t''
+dynamic\t''
+fixed\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l allocation -d 'How much space to take at once' -r -f -a "thin\t''
 lazy\t''
 eager\t''"
@@ -114,7 +118,8 @@ pvscsi\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l hw-version -d 'Virtual hardware version that a VMDK names' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
-vmdk\t''"
+vmdk\t''
+vhdx\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
@@ -133,14 +138,17 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -s O -l to -d 'Format of the new image; by default what its extension says' -r -f -a "raw\t''
 qcow2\t''
-vmdk\t''"
+vmdk\t''
+vhdx\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l subformat -d 'Variant of the format; `hako disk formats` lists them' -r -f -a "v3\t''
 monolithicSparse\t''
 twoGbMaxExtentSparse\t''
 monolithicFlat\t''
 twoGbMaxExtentFlat\t''
 vmfs\t''
-streamOptimized\t''"
+streamOptimized\t''
+dynamic\t''
+fixed\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l allocation -d 'How much space to take at once' -r -f -a "thin\t''
 lazy\t''
 eager\t''"
@@ -159,7 +167,8 @@ pvscsi\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l hw-version -d 'Virtual hardware version that a VMDK names' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
-vmdk\t''"
+vmdk\t''
+vhdx\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l snapshot -d 'Show an internal snapshot (qcow2), by name or ID' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
@@ -181,7 +190,8 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
-vmdk\t''"
+vmdk\t''
+vhdx\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
@@ -197,11 +207,13 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
-vmdk\t''"
+vmdk\t''
+vhdx\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -s F -l from-b -d 'Format of the second image, if --from is only that of the first' -r -f -a "raw\t''
 qcow2\t''
-vmdk\t''"
+vmdk\t''
+vhdx\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -l snapshot -d 'Compare an internal snapshot (qcow2) of the first image, by name or ID' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -l snapshot-b -d 'Compare an internal snapshot (qcow2) of the second image, by name or ID' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
@@ -218,7 +230,8 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
-vmdk\t''"
+vmdk\t''
+vhdx\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -l snapshot -d 'Show an internal snapshot (qcow2), by name or ID' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
@@ -234,7 +247,8 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
-vmdk\t''"
+vmdk\t''
+vhdx\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -l snapshot -d 'Show an internal snapshot (qcow2), by name or ID' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
@@ -260,7 +274,8 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from set" -l comment -d 'A comment; empty removes it' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from set" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
-vmdk\t''"
+vmdk\t''
+vhdx\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from set" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from set" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
@@ -273,7 +288,8 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from set" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from resize" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
-vmdk\t''"
+vmdk\t''
+vhdx\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from resize" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from resize" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
@@ -289,7 +305,8 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from resize" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compact" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
-vmdk\t''"
+vmdk\t''
+vhdx\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compact" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compact" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
@@ -303,7 +320,8 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from commit" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from commit" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
-vmdk\t''"
+vmdk\t''
+vhdx\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from commit" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from commit" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
@@ -320,11 +338,13 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -s b -l parent -d 'Its new parent' -r -F
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -s F -l parent-format -d 'Format of the new parent, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
-vmdk\t''"
+vmdk\t''
+vhdx\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
-vmdk\t''"
+vmdk\t''
+vhdx\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
@@ -339,7 +359,8 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rename" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
-vmdk\t''"
+vmdk\t''
+vhdx\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rename" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rename" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
@@ -352,7 +373,8 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rename" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from delete" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
-vmdk\t''"
+vmdk\t''
+vhdx\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from delete" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from delete" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
@@ -372,7 +394,8 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from serve" -l pid-file -d 'Write the process ID to this file while serving' -r -F
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from serve" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
-vmdk\t''"
+vmdk\t''
+vhdx\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from serve" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from serve" -l snapshot -d 'Show an internal snapshot (qcow2), by name or ID' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from serve" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
