@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use hako_block::testkit::{FaultFolder, Rng};
-use hako_block::{ContentId, Outputs, ParentLink, Result};
+use hako_block::{ContentId, Outputs, ParentLink, Result, Uuid};
 use hako_formats::{Compression, CreateArgs, CreateOptions, FORMATS};
 use hako_tests::fuzz::EXTENT_SECTORS;
 
@@ -75,6 +75,7 @@ fn parent(format: &str) -> ParentLink {
     ParentLink {
         name: "parent".to_owned(),
         format: Some(format.to_owned()),
+        identity: Some(Uuid([7; 16])),
         content_id: Some(ContentId::Cid(0x1234_5678)),
         ..ParentLink::default()
     }

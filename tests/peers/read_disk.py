@@ -33,6 +33,11 @@ def dissect_disk(paths):
 
         disk = QCow2(path)
         stream = disk.open()
+    elif path.suffix == ".vdi":
+        from dissect.hypervisor.disk.vdi import VDI
+
+        disk = VDI(path)
+        stream = disk.open()
     elif path.suffix == ".vhdx":
         from dissect.hypervisor.disk.vhdx import VHDX
 

@@ -42,6 +42,10 @@ pub const TARGETS: &[Target] = &[
         name: "qcow2",
         body: qcow2,
     },
+    Target {
+        name: "vdi",
+        body: vdi,
+    },
 ];
 
 /// One file that claims to be a VMDK with its descriptor inside: monolithicSparse, streamOptimized.
@@ -81,6 +85,11 @@ pub fn vmdk_sesparse(bytes: &[u8]) {
 /// One file that claims to be a qcow2.
 pub fn qcow2(bytes: &[u8]) {
     try_everything("qcow2", &[("disk", bytes)]);
+}
+
+/// One file that claims to be a VDI.
+pub fn vdi(bytes: &[u8]) {
+    try_everything("vdi", &[("disk", bytes)]);
 }
 
 /// Sectors of the extents of the seeds.

@@ -216,7 +216,8 @@ pub fn variants() -> Vec<Variant> {
         .as_array()
         .expect("a list of formats")
         .iter()
-        .filter(|row| row["create"] == true && row["subformat"] != "differencing")
+        .filter(|row| row["create"] == true)
+        .filter(|row| row["subformat"] != "differencing" && row["subformat"] != "diff")
         .map(|row| Variant {
             format: text(row, "format"),
             subformat: text(row, "subformat"),

@@ -123,6 +123,8 @@ const MADE_BY_QEMU: &[(&str, &str, &[&str])] = &[
     ("qcow2", "", &["-c", "-o", "compression_type=zstd"]),
     ("qcow2", "", &["-c", "-o", "cluster_size=4k"]),
     ("qcow2", "data_file=", &[]),
+    ("vdi", "", &[]),
+    ("vdi", "", &["-o", "static=on"]),
     ("vhdx", "", &[]),
     ("vhdx", "", &["-o", "block_size=1M,log_size=2M"]),
     ("vhdx", "", &["-o", "block_state_zero=off"]),

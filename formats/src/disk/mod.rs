@@ -11,6 +11,7 @@ mod options;
 pub mod qcow2;
 pub mod raw;
 mod upkeep;
+pub mod vdi;
 pub mod vhdx;
 pub mod vmdk;
 
@@ -23,7 +24,13 @@ pub use options::{Adapter, Allocation, Compression, CreateOptions};
 pub use upkeep::{Renaming, Repair, Settings, Task};
 
 /// Every disk format, in the order to show them.
-pub static FORMATS: &[&dyn DiskFormat] = &[&raw::Raw, &qcow2::Qcow2, &vmdk::Vmdk, &vhdx::Vhdx];
+pub static FORMATS: &[&dyn DiskFormat] = &[
+    &raw::Raw,
+    &qcow2::Qcow2,
+    &vmdk::Vmdk,
+    &vhdx::Vhdx,
+    &vdi::Vdi,
+];
 
 /// Returns the format of that name.
 pub fn format_named(name: &str) -> Result<&'static dyn DiskFormat> {

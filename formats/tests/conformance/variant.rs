@@ -20,6 +20,14 @@ use hako_formats::{CreateArgs, CreateOptions, DiskFormat, OpenArgs, Severity, Su
 /// our own check, written with the same eyes as the driver, does not.
 const QEMU_CHECKS_ONE_IN: usize = 20;
 
+/// What QEMU says of a VDI that is none the worse for it: blocks that are not 1 MiB, a parent, a
+/// number of stored blocks that a cut left too large (that is a leak).
+const QEMU_ON_VDI: [&str; 3] = [
+    "unsupported VDI image (block size",
+    "unsupported VDI image (non-NULL",
+    "allocated blocks mismatch",
+];
+
 /// One variant of a format in the registry, as the suite sees it.
 pub struct Variant {
     pub format: &'static dyn DiskFormat,
@@ -179,13 +187,15 @@ fn qemu_finds(format: &str, folder: &FaultFolder, name: &str) -> Option<String> 
         .output()
         .expect("qemu-img is installed (tests/run does that)");
     let code = output.status.code().unwrap_or(-1);
-    (code != 0 && code != LEAKS_ONLY).then(|| {
-        format!(
-            "qemu-img check, exit code {code}: {}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        )
-    })
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    let is_known = |line: &str| QEMU_ON_VDI.iter().any(|known| line.contains(known));
+    let mut errors = text
+        .lines()
+        .filter(|line| line.contains("ERROR") || is_known(line));
+    if format == "vdi" && code > 0 && errors.all(is_known) {
+        return None;
+    }
+    (code != 0 && code != LEAKS_ONLY).then(|| format!("qemu-img check, exit code {code}: {text}"))
 }
 
 /// Writes a file of the folder in memory to the disk.

@@ -72,6 +72,7 @@ const fn writable(name: &'static str, create: bool, notes: &'static str) -> Subf
     Subformat {
         create,
         write: true,
+        resize: true,
         ..read_only(name, notes)
     }
 }

@@ -33,6 +33,8 @@ pub struct Layout {
 
 /// One extent line with what is behind it.
 pub struct Part {
+    /// Which extent line of the descriptor it is.
+    pub index: usize,
     /// The line.
     pub line: ExtentLine,
     /// Length in bytes, not 0.
@@ -73,6 +75,14 @@ pub struct Text {
 }
 
 impl Source {
+    /// Returns the bytes on whose multiples the extents of an overlay must begin.
+    pub fn unit_bytes(&self) -> u64 {
+        match self {
+            Source::Hosted(_, header) => header.grain_bytes(),
+            _ => SECTOR_BYTES,
+        }
+    }
+
     /// Returns what cannot be written in place about it, in a few words.
     fn read_only_kind(&self) -> Option<&'static str> {
         match self {
@@ -128,7 +138,12 @@ impl Layout {
                     index + 1
                 ));
             }
-            parts.push(Part { line, len, source });
+            parts.push(Part {
+                index,
+                line,
+                len,
+                source,
+            });
         }
         Ok(Self {
             descriptor: text.descriptor,

@@ -77,6 +77,10 @@ impl DiskFormat for Vmdk {
         check::check(&args)
     }
 
+    fn resize(&self, args: OpenArgs, virtual_size: u64) -> Result<()> {
+        upkeep::resize(&args, virtual_size)
+    }
+
     fn set(&self, args: OpenArgs, settings: &Settings) -> Result<()> {
         upkeep::set(&args, settings)
     }

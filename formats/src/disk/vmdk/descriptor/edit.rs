@@ -15,6 +15,7 @@ pub struct Edits<'a> {
 
 /// Where the numbers and names of an extent line are, in bytes of the text.
 struct ExtentPlaces {
+    n_sectors: Range<usize>,
     /// Without quotes; `None` if the line names no file.
     file: Option<Range<usize>>,
 }
@@ -49,6 +50,14 @@ impl Edits<'_> {
         Ok(())
     }
 
+    /// Like [`Edits::set`], but only where the key is there.
+    pub fn set_if_there(&mut self, key: &str, value: &str) -> Result<()> {
+        match self.descriptor.entry(key) {
+            Some(_) => self.set(key, value),
+            None => Ok(()),
+        }
+    }
+
     /// Removes every line of a key.
     pub fn remove(&mut self, key: &str) {
         let entries = self.descriptor.entries.iter();
@@ -57,11 +66,40 @@ impl Edits<'_> {
             .extend(lines.map(|entry| (entry.line.clone(), Vec::new())));
     }
 
+    /// Gives the extent line `index` another length.
+    pub fn set_extent_sectors(&mut self, index: usize, n_sectors: u64) -> Result<()> {
+        let places = self.extent(index)?;
+        self.edits
+            .push((places.n_sectors, n_sectors.to_string().into_bytes()));
+        Ok(())
+    }
+
     /// Gives the extent line `index` another file.
     pub fn set_extent_file(&mut self, index: usize, file: &str) -> Result<()> {
         let bytes = self.encoded(file)?;
         let place = self.extent(index)?.file.ok_or_else(no_such_line)?;
         self.edits.push((place, bytes));
+        Ok(())
+    }
+
+    /// Removes the extent lines from `index` on.
+    pub fn remove_extents(&mut self, index: usize) {
+        let lines = self.descriptor.extent_lines.get(index..).unwrap_or(&[]);
+        self.edits
+            .extend(lines.iter().map(|line| (line.clone(), Vec::new())));
+    }
+
+    /// Adds extent lines after the last one.
+    pub fn add_extents(&mut self, lines: &[String]) -> Result<()> {
+        let last = self.descriptor.extent_lines.last();
+        let at = last.ok_or_else(no_such_line)?.end;
+        for line in lines {
+            let (bytes, _, lossy) = self.descriptor.encoding.encode(line);
+            if lossy {
+                return Err(self.not_in_encoding(line));
+            }
+            self.insert_line(at, &bytes);
+        }
         Ok(())
     }
 
@@ -141,9 +179,10 @@ impl Edits<'_> {
             text: &self.descriptor.text,
             rest: content,
         };
-        let (_access, _n_sectors, _kind) = (words.next(), words.next(), words.next());
+        let (_access, n_sectors, _kind) = (words.next(), words.next(), words.next());
         let file = words.file();
         Ok(ExtentPlaces {
+            n_sectors,
             file: (!file.is_empty()).then_some(file),
         })
     }
@@ -217,6 +256,7 @@ mod tests {
             edits.set("ddb.comment", "new")?;
             edits.set("ddb.uuid", "1")?;
             edits.set("parentFileNameHint", "base.vmdk")?;
+            edits.set_if_there("ddb.absent", "1")?;
             edits.set("parentCID", "12345678")
         });
         let wanted = TEXT
@@ -238,6 +278,30 @@ mod tests {
             Ok(())
         });
         let wanted = TEXT.replace("ddb.Comment = \"old\"\r\n", "");
+        assert_eq!(text.unwrap(), wanted);
+    }
+
+    #[test]
+    fn extent_lines_change_length_and_file_and_come_and_go() {
+        let text = edited(TEXT, |edits| {
+            edits.set_extent_sectors(0, 100)?;
+            edits.set_extent_file(0, "new-a")?;
+            edits.set_extent_sectors(1, 32)?;
+            edits.set_extent_file(1, "new-b")?;
+            edits.add_extents(&["RW 1 ZERO".to_owned(), "RW 2 ZERO".to_owned()])
+        });
+        let wanted = TEXT
+            .replace("RW 8 FLAT \"a\" 0", "RW 100 FLAT \"new-a\" 0")
+            .replace(
+                "16 flat b 5 partitionUUID x\r\n",
+                "32 flat new-b 5 partitionUUID x\r\nRW 1 ZERO\r\nRW 2 ZERO\r\n",
+            );
+        assert_eq!(text.unwrap(), wanted);
+        let text = edited(TEXT, |edits| {
+            edits.remove_extents(1);
+            Ok(())
+        });
+        let wanted = TEXT.replace("  rw  16 flat b 5 partitionUUID x\r\n", "");
         assert_eq!(text.unwrap(), wanted);
     }
 

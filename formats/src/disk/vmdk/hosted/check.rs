@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use hako_block::{Error, ErrorKind, Result, SECTOR_BYTES};
+use hako_block::{Error, ErrorKind, Result, SECTOR_BYTES, Storage};
 
 use super::HostedArgs;
 use super::copies::{Copies, Runs};
@@ -263,8 +263,7 @@ impl Check<'_> {
             }
         }
         self.mark_misaligned(&mut used);
-        self.leaks(&used);
-        Ok(())
+        self.leaks(&used)
     }
 
     fn mark_tables(&self, used: &mut Slots) {
@@ -290,9 +289,13 @@ impl Check<'_> {
 
     fn mark_grains(&mut self, used: &mut Slots, table: &Table) {
         for entry in 0..TABLE_ENTRIES {
+            let is_of_disk = self.tables.geometry.grain_len(table.index, entry) > 0;
             let Ok(Grain::At(sector)) = self.tables.grain(table, entry) else {
                 continue;
             };
+            if !is_of_disk {
+                continue;
+            }
             let offset = u64::from(sector) * SECTOR_BYTES;
             if self.slot(offset).is_some_and(|slot| used.set(slot)) {
                 let text = format!(
@@ -336,10 +339,10 @@ impl Check<'_> {
         self.misaligned = offsets;
     }
 
-    /// One finding for each run of unused places.
-    fn leaks(&mut self, used: &Slots) {
+    /// One finding for each run of unused places for which the host stores anything.
+    fn leaks(&mut self, used: &Slots) -> Result<()> {
         if self.tables.storage.is_device() {
-            return;
+            return Ok(());
         }
         let geometry = self.tables.geometry.clone();
         let base = geometry.overhead % geometry.grain;
@@ -348,16 +351,39 @@ impl Check<'_> {
             let end = used.next(start, true).unwrap_or(used.slots.end);
             let bytes =
                 start * geometry.grain + base..(end * geometry.grain + base).min(self.file_len);
-            let leaked = bytes.end.saturating_sub(bytes.start);
-            self.findings.leaked_bytes += leaked;
-            let text = format!(
-                "{leaked} bytes at sector {} are used by nothing",
-                bytes.start / SECTOR_BYTES
-            );
-            self.add(Severity::Leak, text, Some(bytes.start));
+            let leaked = stored_bytes(&*self.tables.storage, bytes.clone())?;
+            if leaked > 0 {
+                self.findings.leaked_bytes += leaked;
+                let text = format!(
+                    "{leaked} bytes at sector {} are used by nothing",
+                    bytes.start / SECTOR_BYTES
+                );
+                self.add(Severity::Leak, text, Some(bytes.start));
+            }
             slot = end;
         }
+        Ok(())
     }
+}
+
+/// Returns how many bytes of a range the host stores, in blocks of its own that are wholly inside.
+fn stored_bytes(storage: &dyn Storage, range: Range<u64>) -> Result<u64> {
+    const HOST_BLOCK: u64 = 4096;
+    let end = match range.end {
+        end if end == storage.len_bytes()? => end,
+        end => end - end % HOST_BLOCK,
+    };
+    let mut offset = range.start.next_multiple_of(HOST_BLOCK);
+    let mut stored = 0;
+    while offset < end {
+        let run = storage.next_extent(offset)?;
+        let run_end = (offset + run.len).min(end);
+        if run.data {
+            stored += run_end - offset;
+        }
+        offset = run_end;
+    }
+    Ok(stored)
 }
 
 /// One bit for each place of a window.

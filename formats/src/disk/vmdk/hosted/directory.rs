@@ -64,8 +64,14 @@ impl Directory {
         }
     }
 
+    /// Returns the sectors of the grain tables, 0 for one that is not there.
+    pub fn sectors(&self) -> impl Iterator<Item = u32> + '_ {
+        let sectors = self.sectors.iter();
+        sectors.map(|sector| sector.load(Ordering::Acquire))
+    }
+
     /// Returns the sectors that the directory takes.
-    fn area(&self) -> Range<u64> {
+    pub fn area(&self) -> Range<u64> {
         let start = self.offset / SECTOR_BYTES;
         start..start + directory_sectors(self.sectors.len() as u64)
     }
@@ -224,10 +230,8 @@ impl Directories {
             return None;
         }
         let tables = |copy: &Directory| {
-            let sectors = copy.sectors.iter();
-            let sectors = sectors.map(|sector| u64::from(sector.load(Ordering::Acquire)));
-            let first = sectors.filter(|sector| *sector != 0).min();
-            first.unwrap_or(u64::MAX).min(copy.area().start)
+            let first = copy.sectors().filter(|sector| *sector != 0).min();
+            first.map_or(u64::MAX, u64::from).min(copy.area().start)
         };
         self.copies.iter().map(tables).min()
     }
@@ -242,12 +246,8 @@ impl Directories {
     pub fn check_overlaps(&self) -> Result<()> {
         let mut areas: Vec<Range<u64>> = self.copies.iter().map(Directory::area).collect();
         for copy in &self.copies {
-            let sectors = copy
-                .sectors
-                .iter()
-                .map(|sector| sector.load(Ordering::Acquire));
             areas.extend(
-                sectors
+                copy.sectors()
                     .filter(|sector| *sector != 0)
                     .map(|sector| u64::from(sector)..u64::from(sector) + TABLE_SECTORS),
             );

@@ -17,7 +17,7 @@ pub const N_ADDRESSABLE_SECTORS: u64 = 1 << 32;
 
 /// Most grain tables accepted: 2 TiB in grains of 4 KiB, the smallest that the format allows, or
 /// 32 TiB in those of 64 KiB. Bounds the memory of a directory to 4 MiB.
-const MAX_TABLES: u64 = 1 << 20;
+pub const MAX_TABLES: u64 = 1 << 20;
 /// Smallest grain of a new extent, in bytes.
 const MIN_NEW_GRAIN: u64 = 4096;
 /// Largest grain of a new extent, in bytes.

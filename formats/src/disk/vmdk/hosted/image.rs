@@ -61,6 +61,14 @@ impl HostedImage {
         })
     }
 
+    /// Brings everything changed to stable storage.
+    pub(super) fn flush_all(&self) -> Result<()> {
+        match &self.writer {
+            Some(writer) => writer.flush(&self.tables),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn storage(&self) -> &dyn Storage {
         &*self.tables.storage
     }
@@ -180,12 +188,7 @@ impl BlockImage for HostedImage {
     }
 
     fn flush(&self) -> Result<()> {
-        match &self.writer {
-            Some(writer) => writer
-                .flush(&self.tables)
-                .map_err(|error| self.named(error)),
-            None => Ok(()),
-        }
+        self.flush_all().map_err(|error| self.named(error))
     }
 }
 

@@ -21,6 +21,7 @@ mod directory;
 mod geometry;
 mod image;
 mod repair;
+mod resize;
 mod sink;
 mod table;
 mod write;
@@ -42,6 +43,7 @@ use directory::Directories;
 use geometry::Geometry;
 
 pub use check::check;
+pub use resize::{grow, shrink};
 pub use sink::{HostedCreate, HostedSink};
 
 /// What is needed to open or check one extent file.

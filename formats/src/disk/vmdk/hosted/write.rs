@@ -212,6 +212,16 @@ impl Writer {
         Ok(())
     }
 
+    /// Makes entries beyond the capacity say hole; what they name may be anything and is let be.
+    pub fn forget(&self, tables: &Tables, table: &Arc<Table>, entries: Range<usize>) -> Result<()> {
+        let mut dirty = self.change(tables, table.index)?;
+        dirty.mark(table);
+        for entry in entries {
+            table.set_entry(entry, 0);
+        }
+        Ok(())
+    }
+
     /// Marks a table as changed, so that the next flush writes both copies.
     pub fn touch(&self, tables: &Tables, table: &Arc<Table>) -> Result<()> {
         self.change(tables, table.index)?.mark(table);

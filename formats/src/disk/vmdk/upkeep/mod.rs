@@ -4,9 +4,13 @@
 mod name;
 #[cfg(test)]
 mod name_and_settings_tests;
+mod resize;
+#[cfg(test)]
+mod resize_tests;
 mod settings;
 #[cfg(test)]
 mod testing;
 
 pub use name::{renamed, renaming};
+pub use resize::resize;
 pub use settings::{relink, set};

@@ -1,8 +1,6 @@
 //! What an image says of itself, of its parent and of its files: changed, cut at every write,
 //! read by others.
 
-use std::ops::Range;
-
 use hako_block::{Access, ContentId, ErrorKind, ParentLink, Resolver, Uuid};
 
 use super::testing::*;
@@ -12,9 +10,9 @@ use crate::disk::vmdk::layout::Text;
 use crate::disk::vmdk::testing::{qemu_img, text};
 use crate::disk::{Adapter, DiskFormat, Settings};
 
-const DATA: [Range<u64>; 1] = [MIB..2 * MIB];
-const FIRST_GRAIN: [Range<u64>; 1] = [0..65_536];
-const THIRD_GRAIN: [Range<u64>; 1] = [131_072..196_608];
+const DATA: &[(u64, u64)] = &[(MIB, 2 * MIB)];
+const FIRST_GRAIN: &[(u64, u64)] = &[(0, 65_536)];
+const THIRD_GRAIN: &[(u64, u64)] = &[(131_072, 196_608)];
 const SINGLE: &[&str] = &["monolithicSparse", "streamOptimized"];
 const ALL: &[&str] = &[
     "monolithicSparse",
@@ -58,7 +56,7 @@ fn parent() -> ParentLink {
 #[test]
 fn every_setting_is_said_and_every_cut_leaves_the_old_text_or_the_new() {
     for subformat in ALL {
-        let folder = create(subformat, 4 * MIB, None, &DATA);
+        let folder = create(subformat, 4 * MIB, None, DATA);
         let (before, whole) = (descriptor(&folder), content(&*open(&folder).unwrap()));
         let set = |folder: &_| Vmdk.set(args(folder), &everything());
         let after = folder.copy();
@@ -111,7 +109,7 @@ fn empty_comment_is_removed_and_one_no_text_can_hold_is_refused() {
 
 #[test]
 fn text_larger_than_its_room_moves_to_the_end_and_home_again() {
-    let folder = create("monolithicSparse", 4 * MIB, None, &DATA);
+    let folder = create("monolithicSparse", 4 * MIB, None, DATA);
     let whole = content(&*open(&folder).unwrap());
     let large = "x".repeat(12_000);
     let before = descriptor(&folder).text().to_vec();
@@ -150,7 +148,7 @@ fn text_larger_than_its_room_moves_to_the_end_and_home_again() {
 
 #[test]
 fn text_that_a_stream_has_no_room_for_is_refused_and_nothing_changes() {
-    let folder = create("streamOptimized", MIB, None, &FIRST_GRAIN);
+    let folder = create("streamOptimized", MIB, None, FIRST_GRAIN);
     let before = folder.files();
     let error = Vmdk
         .set(args(&folder), &comment(&"x".repeat(70_000)))
@@ -173,7 +171,7 @@ fn text_that_a_stream_has_no_room_for_is_refused_and_nothing_changes() {
 #[test]
 fn parent_is_linked_and_unlinked_at_every_cut_one_or_the_other() {
     for subformat in ["monolithicSparse", "twoGbMaxExtentSparse"] {
-        let folder = create(subformat, 2 * MIB, None, &FIRST_GRAIN);
+        let folder = create(subformat, 2 * MIB, None, FIRST_GRAIN);
         let before = descriptor(&folder);
         let linked = cuts(
             &folder,
@@ -214,8 +212,8 @@ fn plain_extents_can_have_no_parent_and_a_parent_needs_a_content_id() {
 
 #[test]
 fn linked_overlay_is_read_by_qemu_through_its_new_parent() {
-    let overlay = create("monolithicSparse", MIB, None, &FIRST_GRAIN);
-    let (_host, base) = on_host(&create("monolithicSparse", MIB, None, &THIRD_GRAIN));
+    let overlay = create("monolithicSparse", MIB, None, FIRST_GRAIN);
+    let (_host, base) = on_host(&create("monolithicSparse", MIB, None, THIRD_GRAIN));
     let cid = descriptor(&create("monolithicSparse", MIB, None, &[])).content_id();
     assert!(cid.is_some());
     let named = base.with_file_name("base.vmdk");
@@ -282,7 +280,7 @@ fn files_called_by_the_stem_follow_and_others_are_told() {
 #[test]
 fn renamed_single_file_says_its_new_name_inside() {
     for subformat in SINGLE {
-        let folder = create(subformat, MIB, None, &FIRST_GRAIN);
+        let folder = create(subformat, MIB, None, FIRST_GRAIN);
         let file = folder.files()[NAME].clone();
         let moved = hako_block::testkit::FaultFolder::with_files([("web.vmdk".to_owned(), file)]);
         let at = |folder: &_| args_of(folder, "web.vmdk", Access::ReadWrite);

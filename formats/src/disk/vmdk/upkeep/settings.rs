@@ -50,10 +50,15 @@ pub fn relink(args: &OpenArgs, parent: Option<&ParentLink>) -> Result<()> {
             edits.remove("parentFileNameHint");
         }
     }
-    // VirtualBox knows the parent by these; what they say is another disk's.
-    edits.remove("ddb.uuid.parent");
-    edits.remove("ddb.uuid.parentmodification");
-    text.home.replace(&text.descriptor, &edits.finish()?)
+    let mut new = edits.finish()?;
+    if new.parent_content_id()? != text.descriptor.parent_content_id()? {
+        // VirtualBox knows the parent by these; what they say is another disk's.
+        let mut edits = new.edit();
+        edits.remove("ddb.uuid.parent");
+        edits.remove("ddb.uuid.parentmodification");
+        new = edits.finish()?;
+    }
+    text.home.replace(&text.descriptor, &new)
 }
 
 /// Gives the geometry that a new disk with that adapter and size has.

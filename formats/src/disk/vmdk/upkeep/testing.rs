@@ -34,12 +34,12 @@ pub(super) fn open(folder: &FaultFolder) -> Result<Box<dyn BlockImage>> {
     Vmdk.open(args_of(folder, NAME, Access::ReadOnly))
 }
 
-/// Creates `disk.vmdk` of that variant with data of its own in these ranges.
+/// Creates `disk.vmdk` of that variant with data between these guest offsets.
 pub(super) fn create(
     subformat: &str,
     virtual_size: u64,
     parent: Option<ParentLink>,
-    data: &[std::ops::Range<u64>],
+    data: &[(u64, u64)],
 ) -> FaultFolder {
     let folder = FaultFolder::default();
     let mut sink = Vmdk
@@ -56,19 +56,20 @@ pub(super) fn create(
         })
         .unwrap();
     let mut rng = Rng::new(7);
-    for range in data {
-        let mut bytes = vec![0; (range.end - range.start) as usize];
+    for (start, end) in data {
+        let mut bytes = vec![0; (end - start) as usize];
         for word in bytes.chunks_mut(8) {
             let random = rng.next_u64().to_le_bytes();
             word.copy_from_slice(&random[..word.len()]);
         }
-        sink.data(range.start, &bytes).unwrap();
+        sink.data(*start, &bytes).unwrap();
     }
     sink.finish().unwrap();
     folder.copy()
 }
 
-/// Returns the content as its size and every run that is not a hole, for disks of any size.
+/// Returns the content as its size and the runs of sectors that are not zeros, for disks of any
+/// size.
 pub(super) fn content(image: &dyn BlockImage) -> (u64, Vec<(u64, Vec<u8>)>) {
     let size = image.info().virtual_size;
     let (mut runs, mut offset): (Vec<(u64, Vec<u8>)>, _) = (Vec::new(), 0);
@@ -77,16 +78,16 @@ pub(super) fn content(image: &dyn BlockImage) -> (u64, Vec<(u64, Vec<u8>)>) {
         if extent.kind == hako_block::ExtentKind::Data {
             let mut bytes = vec![0; extent.len as usize];
             image.read_at(offset, &mut bytes).unwrap();
-            match runs.last_mut() {
-                Some((start, before)) if *start + before.len() as u64 == offset => {
-                    before.extend(bytes);
+            for (at, sector) in (offset..).step_by(512).zip(bytes.chunks(512)) {
+                match runs.last_mut() {
+                    _ if hako_block::is_zero(sector) => {}
+                    Some((start, run)) if *start + run.len() as u64 == at => run.extend(sector),
+                    _ => runs.push((at, sector.to_vec())),
                 }
-                _ => runs.push((offset, bytes)),
             }
         }
         offset += extent.len;
     }
-    runs.retain(|(_, bytes)| !hako_block::is_zero(bytes));
     (size, runs)
 }
 
