@@ -7,8 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use hako_block::{Access, BlockImage, ErrorKind, ExtentKind, ParentLink, Result, StagedFolder};
-use hako_formats::{CreateArgs, CreateOptions, OpenOptions, OpenedChain, format_named, open_chain};
+use hako_block::{
+    Access, BlockImage, Cancel, ErrorKind, ExtentKind, NoProgress, ParentLink, Result,
+    StagedFolder, Uuid,
+};
+use hako_formats::{
+    CreateArgs, CreateOptions, DiskFormat, OpenArgs, OpenOptions, OpenedChain, Settings, Task,
+    format_named, open_chain,
+};
 
 /// More than one block, and a short one.
 const SIZE: usize = (5 << 20) + 3 * 512;
@@ -134,6 +140,104 @@ fn image_that_virtualbox_made_is_sound_and_is_written_in_place() {
     qemu_img(&["check", "-f", "vdi", "std.vdi"], folder.path());
     let compare = ["compare", "-f", "vdi", "-F", "raw", "std.vdi", "new.raw"];
     qemu_img(&compare, folder.path());
+}
+
+fn top_args(path: &Path) -> (&'static dyn DiskFormat, OpenArgs) {
+    let layer = open(path, Access::ReadWrite).unwrap().layers.remove(0);
+    (layer.format, layer.args)
+}
+
+/// Has qemu-img look whether an image is sound and holds `content`.
+#[track_caller]
+fn qemu_agrees(path: &Path, content: &[u8]) {
+    let folder = path.parent().unwrap();
+    std::fs::write(folder.join("expected.raw"), content).unwrap();
+    let name = path.file_name().unwrap().to_str().unwrap();
+    qemu_img(&["check", "-f", "vdi", name], folder);
+    let compare = ["compare", "-f", "vdi", "-F", "raw", name, "expected.raw"];
+    qemu_img(&compare, folder);
+}
+
+#[test]
+fn qemu_img_agrees_after_each_verb_of_upkeep() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.vdi");
+    let mut disk = vec![0; SIZE];
+    for (block, bytes) in disk.chunks_mut(1 << 20).enumerate() {
+        bytes.fill(block as u8 + 1);
+    }
+    std::fs::write(folder.path().join("disk.raw"), &disk).unwrap();
+    let convert = ["convert", "-f", "raw", "-O", "vdi", "disk.raw", "disk.vdi"];
+    qemu_img(&convert, folder.path());
+
+    // The map that qemu-img made has room for 128 blocks: this takes places from the data.
+    let (format, args) = top_args(&path);
+    disk.resize(300 << 20, 0);
+    format.resize(args, disk.len() as u64).unwrap();
+    qemu_agrees(&path, &disk);
+
+    disk[1 << 20..3 << 20].fill(0);
+    write(&path, 1 << 20, &[0; 2 << 20]);
+    disk[299 << 20] = 7;
+    write(&path, 299 << 20, &[7]);
+    let (format, args) = top_args(&path);
+    let task = Task {
+        progress: &NoProgress,
+        cancel: &Cancel::default(),
+    };
+    format.compact(args, task).unwrap();
+    qemu_agrees(&path, &disk);
+
+    let (format, args) = top_args(&path);
+    disk.truncate((4 << 20) + 512);
+    format.resize(args, disk.len() as u64).unwrap();
+    qemu_agrees(&path, &disk);
+
+    let (format, args) = top_args(&path);
+    let settings = Settings {
+        uuid: Some(Uuid::random()),
+        comment: Some("after all that".to_owned()),
+        ..Settings::default()
+    };
+    format.set(args, &settings).unwrap();
+    qemu_agrees(&path, &disk);
+}
+
+#[test]
+fn upkeep_of_two_tebibytes_takes_time_by_the_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.vdi");
+    create(&path, 2 << 40, None);
+    let opened = open(&path, Access::ReadWrite).unwrap();
+    for index in 0..64_u64 {
+        let bytes = vec![if index % 2 == 0 { 0 } else { 9 }; 1 << 20];
+        opened.chain.write_at(index << 35, &bytes).unwrap();
+    }
+    opened.chain.flush().unwrap();
+    drop(opened);
+    let start = Instant::now();
+    let (format, args) = top_args(&path);
+    let task = Task {
+        progress: &NoProgress,
+        cancel: &Cancel::default(),
+    };
+    format.compact(args, task).unwrap();
+    let compacted = start.elapsed();
+    let (format, args) = top_args(&path);
+    format.resize(args, 3 << 40).unwrap();
+    let grown = start.elapsed();
+    let (format, args) = top_args(&path);
+    format.resize(args, 1 << 40).unwrap();
+    eprintln!(
+        "2 TiB: compacted in {compacted:?}, grown after {grown:?}, shrunk after {:?}",
+        start.elapsed()
+    );
+    let (format, args) = top_args(&path);
+    assert_eq!(format.check(args).unwrap().worst(), None);
+    // The old map's room, the new one's, 16 blocks.
+    let len = std::fs::metadata(&path).unwrap().len();
+    assert_eq!(len >> 20, 9 + 12 + 16);
+    qemu_img(&["check", "-f", "vdi", "disk.vdi"], folder.path());
 }
 
 #[test]

@@ -90,12 +90,14 @@ pub(crate) trait Compactable {
 
 /// Compacts one file. Errors: a unit that overlaps another; cancelled (the image is whole then).
 pub(crate) fn compact(image: &mut dyn Compactable, task: Task<'_>) -> Result<()> {
+    Map::survey(image)?;
+    give_up_zeros(image, task)?;
+    close_gaps(image, task)
+}
+
+/// Does what compacting does but for looking for zeros.
+pub(crate) fn close_gaps(image: &mut dyn Compactable, task: Task<'_>) -> Result<()> {
     let map = Map::survey(image)?;
-    let map = if give_up_zeros(image, task)? {
-        Map::survey(image)?
-    } else {
-        map
-    };
     if image.storage().is_device() {
         return Ok(());
     }
@@ -233,12 +235,10 @@ fn each_unit(image: &dyn Compactable, mut each: impl FnMut(&Unit) -> Result<()>)
     Ok(())
 }
 
-/// Returns whether a unit was given up.
-fn give_up_zeros(image: &mut dyn Compactable, task: Task<'_>) -> Result<bool> {
+fn give_up_zeros(image: &mut dyn Compactable, task: Task<'_>) -> Result<()> {
     task.progress.phase("look for zeros");
     task.progress.total(image.storage().len_bytes()?);
     let mut look = Look::default();
-    let mut gave_up = false;
     let mut units = Vec::new();
     let mut next = Some(0);
     while let Some(from) = next {
@@ -256,10 +256,9 @@ fn give_up_zeros(image: &mut dyn Compactable, task: Task<'_>) -> Result<bool> {
         }
         if !zeros.is_empty() {
             image.give_up(&zeros)?;
-            gave_up = true;
         }
     }
-    Ok(gave_up)
+    Ok(())
 }
 
 /// Looks at the content of units; remembers the run of the host file it saw last.

@@ -4,7 +4,6 @@
 
 pub(crate) mod bits;
 pub(crate) mod cache;
-#[allow(dead_code, reason = "until the first format compacts")]
 pub(crate) mod compact;
 mod findings;
 mod options;

@@ -27,7 +27,7 @@
 //! | 0x1b8 | – | 16 | UUID of the parent's last modification |
 //! | 0x1c8 | – | 16 | logical geometry, in headers of 400 bytes |
 
-use hako_block::{Error, Result, SECTOR_BYTES, Storage, Uuid};
+use hako_block::{ContentId, Error, ParentLink, Result, SECTOR_BYTES, Storage, Uuid};
 
 /// VDIPREHEADER, field u32Signature.
 const SIGNATURE: u32 = 0xbeda_107f;
@@ -377,6 +377,36 @@ impl Header {
     /// Writes the header, which takes effect as a whole or not at all.
     pub fn write(&self, storage: &dyn Storage) -> Result<()> {
         storage.write_at(0, &self.encode())
+    }
+
+    /// Makes the image an overlay. Errors: a parent that a VDI cannot name, for it is known by its
+    /// UUID and looked for in the overlay's folder.
+    pub fn set_parent(&mut self, parent: &ParentLink) -> Result<()> {
+        if parent.format.as_deref() != Some("vdi") {
+            return Err(Error::unsupported("the parent of a VDI must be a VDI"));
+        }
+        if parent.name.contains('/') {
+            return Err(Error::unsupported(format!(
+                "a VDI records no path of its parent, so {:?} would not be found",
+                parent.name
+            ))
+            .hint("put parent and overlay into one folder"));
+        }
+        if self.is_old() {
+            return Err(Error::unsupported(format!(
+                "a VDI of version {} cannot name a parent",
+                self.version()
+            )));
+        }
+        self.kind = Kind::Diff;
+        self.parent = parent.identity.ok_or_else(|| {
+            Error::unsupported("the parent has no UUID, by which a VDI knows its parent")
+        })?;
+        self.parent_modification = match parent.content_id {
+            Some(ContentId::Uuid(modification)) => modification,
+            _ => Uuid::default(),
+        };
+        Ok(())
     }
 
     /// Returns whether this is the old version, whose map cannot move.

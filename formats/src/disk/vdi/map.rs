@@ -292,4 +292,32 @@ impl Map {
             }
         }
     }
+
+    /// Writes all changes and returns once they are on disk. What they point at must be there.
+    pub fn write_all(&self) -> Result<()> {
+        let snapshot = self.snapshot();
+        self.write(&snapshot)?;
+        self.storage.sync()?;
+        self.written(&snapshot);
+        Ok(())
+    }
+}
+
+/// Writes the entries of a map, or of the rest of one, from a file offset on.
+pub fn write_entries(
+    storage: &dyn Storage,
+    mut offset: u64,
+    entries: impl Iterator<Item = Result<u32>>,
+) -> Result<()> {
+    const CHUNK: usize = 1 << 18;
+    let mut bytes = Vec::new();
+    for entry in entries {
+        bytes.extend_from_slice(&entry?.to_le_bytes());
+        if bytes.len() >= CHUNK {
+            storage.write_at(offset, &bytes)?;
+            offset += bytes.len() as u64;
+            bytes.clear();
+        }
+    }
+    storage.write_at(offset, &bytes)
 }

@@ -12,11 +12,14 @@ mod places;
 mod sink;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod write;
 
-use hako_block::{BlockImage, Result, Sink};
+use hako_block::{BlockImage, ParentLink, Result, Sink};
 
-use super::{CheckArgs, CreateArgs, DiskFormat, Findings, OpenArgs, Subformat};
+use super::{
+    CheckArgs, CreateArgs, DiskFormat, Findings, OpenArgs, Repair, Settings, Subformat, Task,
+};
 
 /// The VDI format.
 pub struct Vdi;
@@ -24,7 +27,11 @@ pub struct Vdi;
 /// What every variant can do.
 const ANY: Subformat = Subformat {
     read: true,
+    create: true,
     write: true,
+    repair: true,
+    resize: true,
+    compact: true,
     ..Subformat::NONE
 };
 
@@ -41,19 +48,17 @@ impl DiskFormat for Vdi {
         &[
             Subformat {
                 name: "dynamic",
-                create: true,
                 notes: "QEMU reads blocks of 1 MiB only",
                 ..ANY
             },
             Subformat {
                 name: "fixed",
-                create: true,
-                notes: "every block has its place",
+                compact: false,
+                notes: "every block is stored",
                 ..ANY
             },
             Subformat {
                 name: "diff",
-                create: true,
                 notes: "an overlay: needs --parent",
                 ..ANY
             },
@@ -74,5 +79,26 @@ impl DiskFormat for Vdi {
 
     fn check(&self, args: CheckArgs) -> Result<Findings> {
         check::check(&args)
+    }
+
+    fn repair(&self, args: OpenArgs, what: Repair) -> Result<Vec<String>> {
+        upkeep::repair(args, what)
+    }
+
+    fn resize(&self, args: OpenArgs, virtual_size: u64) -> Result<()> {
+        upkeep::resize(&args, virtual_size)
+    }
+
+    fn compact(&self, args: OpenArgs, task: Task<'_>) -> Result<()> {
+        upkeep::compact(&args, task)
+    }
+
+    fn set(&self, args: OpenArgs, settings: &Settings) -> Result<()> {
+        settings.refuse_others(self.name(), &["uuid", "comment"])?;
+        upkeep::set(&args, settings)
+    }
+
+    fn relink(&self, args: OpenArgs, parent: Option<&ParentLink>) -> Result<()> {
+        upkeep::relink(&args, parent)
     }
 }

@@ -4,10 +4,12 @@ use std::ops::Range;
 
 use hako_block::{Error, Result};
 
+use super::header::MAX_BLOCKS;
 use super::map::Map;
 use crate::disk::bits::Bits;
 
-/// One bit for each place that a block may have: VirtualBox never uses more than there are blocks.
+/// One bit for each place that a block may have: VirtualBox never uses more than there are blocks,
+/// and a resize that was cut off no more than the header says.
 pub struct Places {
     used: Bits,
     n_used: u64,
@@ -16,10 +18,7 @@ pub struct Places {
 impl Places {
     /// Walks the map. Errors: two blocks share a place, a place is not inside the file.
     pub fn of(map: &Map) -> Result<Self> {
-        let mut places = Self {
-            used: Bits::new(map.header.n_blocks),
-            n_used: 0,
-        };
+        let mut places = Self::none(map);
         map.each_stored(|block, place| {
             map.decode(block, place)?;
             match places.add(place) {
@@ -33,8 +32,9 @@ impl Places {
 
     /// Returns none used, to be filled by [`Places::add`].
     pub fn none(map: &Map) -> Self {
+        let n_stored = map.header.n_stored.min(MAX_BLOCKS);
         Self {
-            used: Bits::new(map.header.n_blocks),
+            used: Bits::new(map.header.n_blocks.max(n_stored)),
             n_used: 0,
         }
     }
@@ -51,6 +51,11 @@ impl Places {
         self.n_used += 1;
         let was_used = self.used.mark(place..place + 1);
         was_used.then(|| format!("place {place} is used already"))
+    }
+
+    /// Returns how many there are.
+    pub fn len(&self) -> u64 {
+        self.used.len()
     }
 
     /// Returns the place behind the last one in use.

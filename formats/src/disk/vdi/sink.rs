@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use hako_block::{ContentId, Error, Result, SECTOR_BYTES, Sink, Storage};
+use hako_block::{Error, Result, SECTOR_BYTES, Sink, Storage};
 
 use super::header::{Header, Kind, MAX_BLOCK, NewHeader};
 use super::map::{HOLE, ZERO};
@@ -63,12 +63,7 @@ impl VdiSink {
         };
         let mut header = Header::new(&new, ALIGN.min(block))?;
         if let Some(parent) = &args.parent {
-            header.parent = parent.identity.ok_or_else(|| {
-                Error::invalid("the parent has no UUID, by which a VDI knows its parent")
-            })?;
-            if let Some(ContentId::Uuid(modification)) = parent.content_id {
-                header.parent_modification = modification;
-            }
+            header.set_parent(parent)?;
         }
         let sink = Self {
             blank: args.storage.is_blank(),
@@ -211,10 +206,7 @@ fn kind_of(args: &CreateArgs<'_>) -> Result<Kind> {
     let named = args.options.subformat.as_deref().unwrap_or_default();
     let named = named.to_lowercase();
     match (&args.parent, named.as_str()) {
-        (Some(parent), "" | "dynamic" | "diff") => match parent.format.as_deref() {
-            Some("vdi") => Ok(Kind::Diff),
-            _ => Err(Error::unsupported("the parent of a VDI must be a VDI")),
-        },
+        (Some(_), "" | "dynamic" | "diff") => Ok(Kind::Diff),
         (Some(_), "fixed") => Err(Error::invalid("a fixed VDI can have no parent")),
         (None, "" | "dynamic") => Ok(Kind::Dynamic),
         (None, "fixed") => Ok(Kind::Fixed),

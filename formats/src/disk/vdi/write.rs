@@ -31,6 +31,8 @@ pub struct Writer {
     /// Held while an entry of one of the stripe's blocks may change.
     stripes: Vec<Mutex<()>>,
     state: Mutex<State>,
+    /// How many places for blocks there may be.
+    n_places: u64,
     /// Held during a flush.
     flushing: Mutex<()>,
     /// Whether the modification UUID has been changed.
@@ -71,6 +73,7 @@ impl Writer {
         Ok(Self {
             stripes: (0..N_STRIPES).map(|_| Mutex::new(())).collect(),
             state: Mutex::new(state),
+            n_places: places.len(),
             flushing: Mutex::new(()),
             marked: AtomicBool::new(false),
         })
@@ -112,14 +115,9 @@ impl Writer {
             Some(place) => u64::from(*place),
             None => state.next_place,
         };
-        if place >= map.header.n_blocks {
-            return Err(Error::corrupt(
-                "block map",
-                format!(
-                    "all {} places are in use though blocks are not stored",
-                    map.header.n_blocks
-                ),
-            ));
+        if place >= self.n_places {
+            let what = format!("all {} places are in use", self.n_places);
+            return Err(Error::corrupt("block map", what).hint("hako disk compact makes room"));
         }
         let bytes = map.header.place_offset(place)..map.header.place_offset(place + 1);
         let file_len = map.file_len.load(Ordering::Acquire);

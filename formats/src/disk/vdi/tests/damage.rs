@@ -7,13 +7,13 @@ use super::{BLOCK, SIZE, Vdi, args, check, header, image, open, patch, read_all}
 use crate::disk::vdi::map::ZERO;
 use crate::disk::{DiskFormat, Severity};
 
-fn set_entry(folder: &FaultFolder, block: u64, entry: u32) {
+pub fn set_entry(folder: &FaultFolder, block: u64, entry: u32) {
     let offset = header(folder, "disk.vdi").entry_offset(block);
     patch(folder, "disk.vdi", offset, &entry.to_le_bytes());
 }
 
 /// Returns blocks that are stored, with their places.
-fn stored(folder: &FaultFolder) -> Vec<(u64, u32)> {
+pub fn stored(folder: &FaultFolder) -> Vec<(u64, u32)> {
     let header = header(folder, "disk.vdi");
     let file = folder.file("disk.vdi").unwrap();
     let entry = |block| {

@@ -1,6 +1,7 @@
 //! Tests of the driver on images in memory, of small blocks.
 
 mod damage;
+mod upkeep;
 
 use std::sync::Arc;
 
