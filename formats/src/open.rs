@@ -254,6 +254,7 @@ fn missing_parent(child: &OpenedLayer, name: &str, error: Error) -> Error {
     }
 }
 
+/// Of several copies of the parent, the one whose content is the right one counts.
 fn find_by_identity(
     child: &OpenedLayer,
     link: &ParentLink,
@@ -263,16 +264,17 @@ fn find_by_identity(
         return Ok(None);
     };
     let format = format_named(format)?;
+    let mut found = None;
     for name in child.args.resolver.names()? {
         if name == child.args.name {
             continue;
         }
-        let open = |access| child.args.resolver.open(&name, access);
+        let open = || child.args.resolver.open(&name, Access::ReadOnly);
         // A neighbour that is locked, damaged or something else is not the parent.
-        let Ok(opened) = open(Access::ReadOnly) else {
+        let Ok(opened) = open() else { continue };
+        let Ok((head, tail)) = head_and_tail(&*opened.storage) else {
             continue;
         };
-        let (head, tail) = head_and_tail(&*opened.storage)?;
         if !format.probe(&head, &tail) {
             continue;
         }
@@ -281,13 +283,22 @@ fn find_by_identity(
             snapshot: None,
             ..options.clone()
         };
-        let image = format.open(layer_options.args(opened));
-        let is_parent = image.is_ok_and(|image| image.info().identity == link.identity);
-        if is_parent {
-            return open(options.access).map(Some);
+        let Ok(image) = format.open(layer_options.args(opened)) else {
+            continue;
+        };
+        let info = image.info();
+        if info.identity != link.identity {
+            continue;
         }
+        let is_right = link.content_id.is_none() || info.content_id == link.content_id;
+        if is_right {
+            return open().map(Some);
+        }
+        found = found.or(Some(name));
     }
-    Ok(None)
+    found
+        .map(|name| child.args.resolver.open(&name, Access::ReadOnly))
+        .transpose()
 }
 
 /// Refuses a parent that is no file: qemu's protocols and JSON descriptions.
