@@ -4,6 +4,7 @@
 
 pub(crate) mod bits;
 pub(crate) mod cache;
+pub(crate) mod claims;
 pub(crate) mod compact;
 mod findings;
 mod options;

@@ -6,7 +6,6 @@
 //! files (`flat`) and the sparse kinds.
 
 mod check;
-mod claims;
 mod content_id;
 mod cowd;
 mod create;

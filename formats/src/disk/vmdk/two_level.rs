@@ -9,8 +9,8 @@ use hako_block::{
     BlockImage, Error, ErrorKind, Extent, ExtentKind, ImageInfo, Result, SECTOR_BYTES, Storage,
 };
 
-use super::claims::Claims;
 use crate::disk::cache::Cache;
+use crate::disk::claims::Claims;
 use crate::disk::{Findings, Severity};
 
 /// Entries of a grain table.

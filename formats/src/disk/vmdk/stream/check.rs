@@ -9,7 +9,7 @@ use super::StreamArgs;
 use super::layout::{self, Footer};
 use super::marker::{self, Marker};
 use super::tables::{Grain, TABLE_BYTES, Table, Tables};
-use crate::disk::vmdk::claims::Claims;
+use crate::disk::claims::Claims;
 use crate::disk::vmdk::header::{GD_AT_END, HEADER_BYTES, SparseHeader};
 use crate::disk::{Findings, Severity};
 
