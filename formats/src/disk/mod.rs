@@ -12,6 +12,7 @@ pub mod qcow2;
 pub mod raw;
 mod upkeep;
 pub mod vdi;
+pub mod vhd;
 pub mod vhdx;
 pub mod vmdk;
 
@@ -29,6 +30,7 @@ pub static FORMATS: &[&dyn DiskFormat] = &[
     &qcow2::Qcow2,
     &vmdk::Vmdk,
     &vhdx::Vhdx,
+    &vhd::Vhd,
     &vdi::Vdi,
 ];
 

@@ -48,6 +48,8 @@ const LAYOUTS: &[(&str, &str, &[&str])] = &[
         "v3",
         &["-o", "data_file=data.bin,data_file_raw=on"],
     ),
+    ("vhd", "dynamic", &["-o", "force_size=on"]),
+    ("vhd", "fixed", &["-o", "subformat=fixed,force_size=on"]),
     ("vmdk", "monolithicSparse", &[]),
     ("vmdk", "monolithicSparse", &["-o", "zeroed_grain=on"]),
     ("vmdk", "monolithicSparse", &["-o", "compat6=on"]),
