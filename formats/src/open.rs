@@ -326,10 +326,14 @@ pub fn detect(storage: &dyn Storage, path: &Path) -> Result<&'static dyn DiskFor
         return Ok(raw);
     }
     let (head, tail) = head_and_tail(storage)?;
-    let probed = FORMATS
+    let mut probing = FORMATS
         .iter()
         .copied()
-        .find(|format| format.probe(&head, &tail));
+        .filter(|format| format.probe(&head, &tail));
+    let probed = probing.next();
+    if let (Some(one), Some(other)) = (probed, probing.next()) {
+        return Err(ambiguous(path, one.name(), other.name()));
+    }
     let extension = lower_extension(path);
     let named_raw = raw.extensions().contains(&extension.as_str());
     match probed {
@@ -348,6 +352,13 @@ pub fn detect(storage: &dyn Storage, path: &Path) -> Result<&'static dyn DiskFor
         None if named_raw => Ok(raw),
         None => Err(unknown(path, &extension, storage.len_bytes()?)),
     }
+}
+
+/// A fixed VHD begins with what its guest wrote, any format's header perhaps: never guess.
+fn ambiguous(path: &Path, one: &str, other: &str) -> Error {
+    Error::invalid(format!("looks like {one} and like {other}"))
+        .in_file(path)
+        .hint(format!("say which it is: --from {one} or --from {other}"))
 }
 
 fn unknown(path: &Path, extension: &str, len: u64) -> Error {
@@ -417,6 +428,16 @@ mod tests {
         std::fs::write(&path, content).unwrap();
         let opened = Gate::open_user(&path, Access::ReadOnly, &GateRules::default())?;
         detect(&*opened.storage, &path).map(|format| format.name())
+    }
+
+    #[test]
+    fn a_guest_does_not_choose_the_format_of_its_fixed_vhd() {
+        let mut disk = vec![0; 4096];
+        disk[3584..3592].copy_from_slice(b"conectix");
+        assert_eq!(detect_name("a.vhd", &disk).unwrap(), "vhd");
+        disk[..4].copy_from_slice(b"QFI\xfb");
+        let error = detect_name("a.vhd", &disk).unwrap_err();
+        assert!(error.hint_text().is_some(), "{error}");
     }
 
     #[test]
