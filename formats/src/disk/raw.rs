@@ -85,21 +85,30 @@ impl DiskFormat for Raw {
         let len = args.storage.len_bytes()?;
         task.progress.phase("look for zeros");
         task.progress.total(len);
-        let mut offset = 0;
-        while offset < len {
-            task.cancel.check()?;
-            let run = args.storage.next_extent(offset)?;
-            let start = offset - offset % BLOCK_BYTES as u64;
-            let mut end = offset + run.len;
-            if run.data {
-                end = end.min(start + CHUNK_BYTES);
-                punch_zeros(&*args.storage, start..end)?;
-            }
-            task.progress.advance(end - offset);
-            offset = end;
-        }
-        args.storage.sync()
+        give_back_zeros(&*args.storage, 0..len, task)
     }
+}
+
+/// Gives the blocks of the host in `range` that are all zeros back to it.
+pub(crate) fn give_back_zeros(
+    storage: &dyn Storage,
+    range: Range<u64>,
+    task: Task<'_>,
+) -> Result<()> {
+    let mut offset = range.start;
+    while offset < range.end {
+        task.cancel.check()?;
+        let run = storage.next_extent(offset)?;
+        let start = (offset - offset % BLOCK_BYTES as u64).max(range.start);
+        let mut end = (offset + run.len).min(range.end);
+        if run.data {
+            end = end.min(start - start % BLOCK_BYTES as u64 + CHUNK_BYTES);
+            punch_zeros(storage, start..end)?;
+        }
+        task.progress.advance(end - offset);
+        offset = end;
+    }
+    storage.sync()
 }
 
 /// Punches the blocks of `run`, which begins at one, that are all zeros. They read as before,

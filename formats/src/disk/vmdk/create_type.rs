@@ -4,16 +4,22 @@ use crate::disk::Subformat;
 
 /// Every variant, the default for creation first.
 pub static CREATE_TYPES: &[Subformat] = &[
-    writable(
-        "monolithicSparse",
-        true,
-        "one file with its descriptor; zeroed grains, overlays",
-    ),
-    writable(
-        "twoGbMaxExtentSparse",
-        true,
-        "split every 2047 MiB as VMware does; overlays",
-    ),
+    Subformat {
+        repair: true,
+        ..writable(
+            "monolithicSparse",
+            true,
+            "one file with its descriptor; zeroed grains, overlays",
+        )
+    },
+    Subformat {
+        repair: true,
+        ..writable(
+            "twoGbMaxExtentSparse",
+            true,
+            "split every 2047 MiB as VMware does; overlays",
+        )
+    },
     writable("monolithicFlat", true, "a descriptor and NAME-flat.vmdk"),
     writable(
         "twoGbMaxExtentFlat",
@@ -28,17 +34,21 @@ pub static CREATE_TYPES: &[Subformat] = &[
     Subformat {
         create: true,
         pipe: true,
+        repair: true,
         ..read_only("streamOptimized", "compressed; what goes into an OVA")
     },
     writable("vmfsThin", false, ""),
     writable("vmfsThick", false, ""),
     writable("vmfsPreallocated", false, ""),
     writable("vmfsEagerZeroedThick", false, ""),
-    writable(
-        "custom",
-        false,
-        "any extents, also ZERO, RDONLY and NOACCESS",
-    ),
+    Subformat {
+        repair: true,
+        ..writable(
+            "custom",
+            false,
+            "any extents, also ZERO, RDONLY and NOACCESS",
+        )
+    },
     read_only("vmfsSparse", "ESX delta (COWD)"),
     read_only("seSparse", "ESX delta, space-efficient"),
     read_only("fullDevice", DEVICE),
@@ -73,6 +83,7 @@ const fn writable(name: &'static str, create: bool, notes: &'static str) -> Subf
         create,
         write: true,
         resize: true,
+        compact: true,
         ..read_only(name, notes)
     }
 }

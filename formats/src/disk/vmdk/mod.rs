@@ -31,7 +31,10 @@ mod upkeep;
 
 use hako_block::{BlockImage, ParentLink, Result, Sink};
 
-use super::{CheckArgs, CreateArgs, DiskFormat, Findings, OpenArgs, Renaming, Settings, Subformat};
+use super::{
+    CheckArgs, CreateArgs, DiskFormat, Findings, OpenArgs, Renaming, Repair, Settings, Subformat,
+    Task,
+};
 
 /// Where before the end of a streamOptimized file its footer begins.
 const FOOTER_FROM_END: usize = 1024;
@@ -76,8 +79,16 @@ impl DiskFormat for Vmdk {
         check::check(&args)
     }
 
+    fn repair(&self, args: OpenArgs, what: Repair) -> Result<Vec<String>> {
+        upkeep::repair(&args, what)
+    }
+
     fn resize(&self, args: OpenArgs, virtual_size: u64) -> Result<()> {
         upkeep::resize(&args, virtual_size)
+    }
+
+    fn compact(&self, args: OpenArgs, task: Task<'_>) -> Result<()> {
+        upkeep::compact(&args, task)
     }
 
     fn set(&self, args: OpenArgs, settings: &Settings) -> Result<()> {

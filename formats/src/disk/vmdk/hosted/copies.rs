@@ -47,6 +47,18 @@ impl Copies {
         copy.table.as_ref()
     }
 
+    /// Returns an entry of both copies, 0 in one that is not there.
+    pub fn entries(&self, at: usize) -> (u32, u32) {
+        let [first, other] = &self.0;
+        let entry = |copy: &FoundCopy| copy.table.as_ref().map_or(0, |table| table.entry(at));
+        (entry(first), entry(other))
+    }
+
+    /// Returns the copies that have entries.
+    pub fn tables(&self) -> impl Iterator<Item = &Table> {
+        self.0.iter().filter_map(|copy| copy.table.as_ref())
+    }
+
     /// Returns whether one copy is there and the other is not.
     pub fn is_one_missing(&self) -> bool {
         let [first, other] = &self.0;

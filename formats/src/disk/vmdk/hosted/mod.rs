@@ -16,14 +16,18 @@
 
 mod alloc;
 mod check;
+mod compact;
 mod copies;
 mod directory;
 mod geometry;
 mod image;
+mod mend;
+mod places;
 mod repair;
 mod resize;
 mod sink;
 mod table;
+mod trust;
 mod write;
 mod zero;
 
@@ -43,6 +47,8 @@ use directory::Directories;
 use geometry::Geometry;
 
 pub use check::check;
+pub use compact::compact;
+pub use mend::repair;
 pub use resize::{grow, shrink};
 pub use sink::{HostedCreate, HostedSink};
 

@@ -124,7 +124,7 @@ fn clear_tail(image: &HostedImage, visible: u64) -> Result<()> {
 }
 
 /// Clears entries of the last table that no grain of the disk has.
-fn clear_past_capacity(image: &HostedImage) -> Result<()> {
+pub fn clear_past_capacity(image: &HostedImage) -> Result<()> {
     let geometry = image.geometry();
     let n_grains = geometry.capacity.div_ceil(geometry.grain);
     let used = (n_grains % TABLE_ENTRIES as u64) as usize;

@@ -191,23 +191,34 @@ impl Tables {
     /// be. A grain at the end of the disk may be short in the file.
     pub fn grain(&self, table: &Table, entry: usize) -> Result<Grain> {
         let sector = table.entry(entry);
+        if let Some(what) = self.entry_fault(table.index, entry, sector) {
+            let place = format!("{} {}, entry {entry}", table.copy.table(), table.index);
+            return Err(Error::corrupt(place, what).at_byte(table.offset + 4 * entry as u64));
+        }
+        Ok(match sector {
+            0 => Grain::Hole,
+            1 if self.geometry.zeroed_grains => Grain::Zero,
+            _ => Grain::At(sector),
+        })
+    }
+
+    /// Returns what is wrong with a value of an entry: no grain can be at that sector.
+    pub fn entry_fault(&self, index: u64, entry: usize, sector: u32) -> Option<String> {
         let start = u64::from(sector) * SECTOR_BYTES;
         let file_len = self.file_len.load(Ordering::Acquire);
-        let what = match sector {
-            0 => return Ok(Grain::Hole),
-            1 if self.geometry.zeroed_grains => return Ok(Grain::Zero),
-            _ if start < self.geometry.overhead => format!(
+        match sector {
+            0 => None,
+            1 if self.geometry.zeroed_grains => None,
+            _ if start < self.geometry.overhead => Some(format!(
                 "sector {sector} lies before the first grain (sector {})",
                 self.geometry.overhead / SECTOR_BYTES
-            ),
-            _ if start + self.geometry.grain_len(table.index, entry) > file_len => format!(
+            )),
+            _ if start + self.geometry.grain_len(index, entry) > file_len => Some(format!(
                 "sector {sector} past end of file ({} sectors)",
                 file_len / SECTOR_BYTES
-            ),
-            _ => return Ok(Grain::At(sector)),
-        };
-        let place = format!("{} {}, entry {entry}", table.copy.table(), table.index);
-        Err(Error::corrupt(place, what).at_byte(table.offset + 4 * entry as u64))
+            )),
+            _ => None,
+        }
     }
 
     /// Returns the sector of a table in one directory, if its entry is good.

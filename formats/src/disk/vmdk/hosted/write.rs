@@ -212,6 +212,21 @@ impl Writer {
         Ok(())
     }
 
+    /// Makes an entry name a copy of its grain, which is on disk. Where it was is not used again
+    /// while this extent is open.
+    pub fn relocate(
+        &self,
+        tables: &Tables,
+        table: &Arc<Table>,
+        entry: usize,
+        sector: u32,
+    ) -> Result<()> {
+        let mut dirty = self.change(tables, table.index)?;
+        table.set_entry(entry, sector);
+        dirty.mark(table);
+        Ok(())
+    }
+
     /// Makes entries beyond the capacity say hole; what they name may be anything and is let be.
     pub fn forget(&self, tables: &Tables, table: &Arc<Table>, entries: Range<usize>) -> Result<()> {
         let mut dirty = self.change(tables, table.index)?;

@@ -16,6 +16,11 @@ use crate::disk::{Findings, Severity};
 /// Checks an extent file; what is found goes into `findings`. An error means that the check could
 /// not be done.
 pub fn check(args: StreamArgs, findings: &mut Findings) -> Result<()> {
+    check_end(args, findings).map(|_| ())
+}
+
+/// Checks an extent file. Returns where an end-of-stream marker should be and is not.
+pub(super) fn check_end(args: StreamArgs, findings: &mut Findings) -> Result<Option<u64>> {
     let name = args.storage.name().to_owned();
     let file_len = args.storage.len_bytes()?;
     let mut check = Check {
@@ -27,12 +32,13 @@ pub fn check(args: StreamArgs, findings: &mut Findings) -> Result<()> {
         claims: Claims::default(),
         last_sector: 0,
         n_out_of_order: 0,
+        missing_end: None,
     };
     match check.run() {
         Err(error) if error.kind() != ErrorKind::Io => check.add_error(&error),
         result => result?,
     }
-    Ok(())
+    Ok(check.missing_end)
 }
 
 /// Returns the first reason not to trust the tables: something that they point at is not there.
@@ -76,6 +82,7 @@ struct Check<'a> {
     claims: Claims,
     last_sector: u64,
     n_out_of_order: u64,
+    missing_end: Option<u64>,
 }
 
 impl Check<'_> {
@@ -118,6 +125,7 @@ impl Check<'_> {
         let end = footer.byte + SECTOR_BYTES;
         self.claims.claim(footer.byte - SECTOR_BYTES..end);
         if !self.is_marker(end, marker::END_OF_STREAM)? {
+            self.missing_end = Some(end);
             let text = "no end-of-stream marker after the footer";
             self.add(Severity::Oddity, text, Some(end));
         }
@@ -256,6 +264,7 @@ impl Check<'_> {
             .gaps(start..self.file_len)
             .any(|gap| gap.end == self.file_len);
         if !has_footer && !closed {
+            self.missing_end = Some(self.file_len);
             self.add(
                 Severity::Oddity,
                 "no end-of-stream marker",

@@ -15,6 +15,7 @@ mod check;
 mod grain;
 mod layout;
 mod marker;
+mod mend;
 mod salvage;
 mod sink;
 mod tables;
@@ -36,6 +37,7 @@ use marker::GRAIN_MARKER_BYTES;
 use tables::{Grain, Index, TABLE_ENTRIES, Table, Tables};
 
 pub use check::check;
+pub use mend::repair;
 pub use sink::{StreamCreate, StreamSink};
 
 /// Grain tables read in one call of `next_extent`: 2 MiB of them, 32 GiB of disk.

@@ -76,6 +76,11 @@ pub(super) struct Scan {
     pub(super) runs: Runs,
     /// What is missing or odd, a sentence each.
     pub(super) oddities: Vec<String>,
+    /// Where the tables stand: the number of the table whose grains come before, and its sector.
+    pub(super) tables: Vec<(u32, u32)>,
+    /// Sector of the marker of the grain directory, if it comes after everything else: every grain
+    /// that the writer had was written then, and none of them is damaged.
+    pub(super) directory: Option<u32>,
 }
 
 /// Scans the file from its first grain on.
@@ -89,6 +94,9 @@ pub(super) fn scan(storage: &dyn Storage, header: &SparseHeader, file_len: u64) 
         n_grains: 0,
         last_lba: None,
         n_skipped_sectors: 0,
+        tables: Vec::new(),
+        n_strange_tables: 0,
+        directory: None,
     };
     scanner.run()
 }
@@ -103,6 +111,10 @@ struct Scanner<'a> {
     n_grains: u64,
     last_lba: Option<u64>,
     n_skipped_sectors: u64,
+    tables: Vec<(u32, u32)>,
+    /// Tables that come after no grains of their own.
+    n_strange_tables: u64,
+    directory: Option<u32>,
 }
 
 /// A grain that is wholly in the file.
@@ -123,9 +135,12 @@ impl Scanner<'_> {
         let oddities = self.oddities(sector);
         let n_tables = self.header.n_grain_tables();
         let runs = self.runs;
+        let is_whole = self.n_skipped_sectors == 0 && self.n_strange_tables == 0;
         Ok(Scan {
             runs: Runs { runs, n_tables },
             oddities,
+            tables: self.tables,
+            directory: self.directory.filter(|_| is_whole),
         })
     }
 
@@ -143,8 +158,10 @@ impl Scanner<'_> {
         if let Some(found) = self.grain_at(sector)? {
             return self.take(&found).map(Some);
         }
+        let before = self.open_run;
         self.close_run()?;
-        if let Some(n_sectors) = self.index_at(sector)? {
+        if let Some((kind, n_sectors)) = self.index_at(sector)? {
+            self.note(kind, sector, before);
             return Ok(sector.checked_add(1 + n_sectors));
         }
         let Some(found) = self.search(sector)? else {
@@ -170,8 +187,21 @@ impl Scanner<'_> {
         Ok(believable.then_some(Found { sector, lba, len }))
     }
 
-    /// Returns the length of the table, directory or footer that a marker at `sector` announces.
-    fn index_at(&self, sector: u32) -> Result<Option<u32>> {
+    /// Remembers where a table or the directory is, for those who make the rest anew.
+    fn note(&mut self, kind: u32, sector: u32, before: Option<Run>) {
+        match (kind, before) {
+            (marker::GRAIN_TABLE, Some(run)) if self.tables.len() < MAX_RUNS => {
+                self.tables.push((run.table, sector.saturating_add(1)));
+            }
+            (marker::GRAIN_TABLE, _) => self.n_strange_tables += 1,
+            (marker::GRAIN_DIRECTORY, _) => self.directory = Some(sector),
+            _ => {}
+        }
+    }
+
+    /// Returns the kind and the length of the table, directory or footer that a marker at `sector`
+    /// announces.
+    fn index_at(&self, sector: u32) -> Result<Option<(u32, u32)>> {
         let byte = u64::from(sector) * SECTOR_BYTES;
         if byte + SECTOR_BYTES > self.file_len {
             return Ok(None);
@@ -186,7 +216,8 @@ impl Scanner<'_> {
             marker::FOOTER => 1,
             _ => 0,
         };
-        Ok((n_sectors > 0 && u64::from(n_sectors) <= most).then_some(n_sectors))
+        let fits = n_sectors > 0 && u64::from(n_sectors) <= most;
+        Ok(fits.then_some((kind, n_sectors)))
     }
 
     /// Looks past damage for a grain further into the disk than those before.
@@ -224,6 +255,8 @@ impl Scanner<'_> {
                 });
             }
         }
+        // What comes after a directory was not in it.
+        self.directory = None;
         self.n_grains += 1;
         self.last_lba = Some(found.lba);
         Ok(end_sector)

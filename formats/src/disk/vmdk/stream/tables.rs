@@ -196,7 +196,8 @@ fn read_table(storage: &dyn Storage, byte: u64) -> Result<Table> {
     Ok(table)
 }
 
-fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
+/// Returns the little-endian numbers in `bytes`.
+pub(super) fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
     bytes
         .as_chunks::<4>()
         .0

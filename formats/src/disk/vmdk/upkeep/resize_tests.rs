@@ -26,7 +26,7 @@ fn bytes_of(image: &dyn BlockImage, range: std::ops::Range<u64>) -> Vec<u8> {
 /// Resizes with cuts everywhere: old size or new, the content as it was as far as it goes.
 fn resized(folder: &FaultFolder, size: u64) -> FaultFolder {
     let (old_size, old) = content(&*open(folder).unwrap());
-    let old_cid = open(folder).unwrap().info().content_id.clone();
+    let old_cid = open(folder).unwrap().info().content_id;
     let kept: Vec<_> = old
         .iter()
         .filter(|(start, _)| *start < size)

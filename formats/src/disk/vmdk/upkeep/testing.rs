@@ -70,14 +70,22 @@ pub(super) fn create(
 
 /// Returns the content as its size and the runs of sectors that are not zeros, for disks of any
 /// size.
-pub(super) fn content(image: &dyn BlockImage) -> (u64, Vec<(u64, Vec<u8>)>) {
+pub(super) fn content(image: &dyn BlockImage) -> Content {
+    try_content(image).unwrap()
+}
+
+/// A size, and runs by their guest offsets.
+pub(super) type Content = (u64, Vec<(u64, Vec<u8>)>);
+
+/// Returns the content of an image that may be damaged.
+pub(super) fn try_content(image: &dyn BlockImage) -> Result<Content> {
     let size = image.info().virtual_size;
     let (mut runs, mut offset): (Vec<(u64, Vec<u8>)>, _) = (Vec::new(), 0);
     while offset < size {
-        let extent = image.next_extent(offset).unwrap();
+        let extent = image.next_extent(offset)?;
         if extent.kind == hako_block::ExtentKind::Data {
             let mut bytes = vec![0; extent.len as usize];
-            image.read_at(offset, &mut bytes).unwrap();
+            image.read_at(offset, &mut bytes)?;
             for (at, sector) in (offset..).step_by(512).zip(bytes.chunks(512)) {
                 match runs.last_mut() {
                     _ if hako_block::is_zero(sector) => {}
@@ -88,7 +96,7 @@ pub(super) fn content(image: &dyn BlockImage) -> (u64, Vec<(u64, Vec<u8>)>) {
         }
         offset += extent.len;
     }
-    (size, runs)
+    Ok((size, runs))
 }
 
 /// Runs a verb on a copy of the folder and shows every state that a cut may leave: the folder,
