@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use hako_block::chain::MAX_LAYERS;
 use hako_block::{
-    Access, BlockImage, Chain, ContentId, Error, ErrorKind, FileId, Gate, GateRules, Opened,
-    ParentLink, Result, Storage,
+    Access, BlockImage, Chain, ContentId, Error, ErrorKind, FileId, Gate, GateRules, ImageInfo,
+    Opened, ParentLink, Result, Storage,
 };
 
 use crate::disk::{DiskFormat, FORMATS, OpenArgs, format_named};
@@ -164,7 +164,8 @@ fn open_parent(
         .hint("record it: qemu-img rebase -u -b PARENT -F FORMAT IMAGE"));
     };
     let parent = open_layer(format_named(format)?, opened, &options)?;
-    let found = parent.image.info().identity;
+    let info = parent.image.info();
+    let found = info.identity;
     if link.identity.is_some() && link.identity != found {
         return Err(Error::new(
             ErrorKind::Corrupt,
@@ -176,10 +177,8 @@ fn open_parent(
             ),
         ));
     }
-    let (wanted, found) = (link.content_id, parent.image.info().content_id);
-    let fits = wanted == found || (found.is_some() && link.other_content_id == found);
-    if wanted.is_some() && !fits && !options.any_content {
-        let names = match wanted {
+    if !fits(link, info) && !options.any_content {
+        let names = match link.content_id {
             Some(ContentId::Cid(_)) => ("parentCID", "CID"),
             _ => ("parent content ID", "content ID"),
         };
@@ -188,9 +187,9 @@ fn open_parent(
             format!(
                 "{} {} does not match the {} {} of {:?}",
                 names.0,
-                id_text(wanted),
+                id_text(link.content_id),
                 names.1,
-                id_text(found),
+                id_text(info.content_id),
                 parent.args.name
             ),
         )
@@ -254,7 +253,7 @@ fn missing_parent(child: &OpenedLayer, name: &str, error: Error) -> Error {
     }
 }
 
-/// Of several copies of the parent, the one whose content is the right one counts.
+/// Of several copies of the parent, the one with the right content counts.
 fn find_by_identity(
     child: &OpenedLayer,
     link: &ParentLink,
@@ -269,36 +268,48 @@ fn find_by_identity(
         if name == child.args.name {
             continue;
         }
-        let open = || child.args.resolver.open(&name, Access::ReadOnly);
         // A neighbour that is locked, damaged or something else is not the parent.
-        let Ok(opened) = open() else { continue };
-        let Ok((head, tail)) = head_and_tail(&*opened.storage) else {
+        let Ok(info) = info_of_neighbour(child, &name, format, options) else {
             continue;
         };
-        if !format.probe(&head, &tail) {
-            continue;
-        }
-        let layer_options = OpenOptions {
-            access: Access::ReadOnly,
-            snapshot: None,
-            ..options.clone()
-        };
-        let Ok(image) = format.open(layer_options.args(opened)) else {
-            continue;
-        };
-        let info = image.info();
         if info.identity != link.identity {
             continue;
         }
-        let is_right = link.content_id.is_none() || info.content_id == link.content_id;
-        if is_right {
-            return open().map(Some);
+        if fits(link, &info) {
+            return child.args.resolver.open(&name, options.access).map(Some);
         }
         found = found.or(Some(name));
     }
     found
-        .map(|name| child.args.resolver.open(&name, Access::ReadOnly))
+        .map(|name| child.args.resolver.open(&name, options.access))
         .transpose()
+}
+
+fn info_of_neighbour(
+    child: &OpenedLayer,
+    name: &str,
+    format: &'static dyn DiskFormat,
+    options: &OpenOptions,
+) -> Result<ImageInfo> {
+    let opened = child.args.resolver.open(name, Access::ReadOnly)?;
+    let (head, tail) = head_and_tail(&*opened.storage)?;
+    if !format.probe(&head, &tail) {
+        return Err(Error::unsupported("is of another format"));
+    }
+    let options = OpenOptions {
+        access: Access::ReadOnly,
+        snapshot: None,
+        ..options.clone()
+    };
+    Ok(format.open(options.args(opened))?.info().clone())
+}
+
+/// Returns whether a parent's content is what the overlay was made on, as far as it says.
+fn fits(link: &ParentLink, parent: &ImageInfo) -> bool {
+    let found = parent.content_id;
+    link.content_id.is_none()
+        || link.content_id == found
+        || (found.is_some() && link.other_content_id == found)
 }
 
 /// Refuses a parent that is no file: qemu's protocols and JSON descriptions.
