@@ -87,9 +87,12 @@ fn replace_embedded(storage: &dyn Storage, text: &[u8]) -> Result<()> {
         sector: end / SECTOR_BYTES,
         n_sectors: needed,
     };
-    write_text(storage, moved, text)?;
-    storage.sync()?;
-    point_to(storage, moved)?;
+    write_text(storage, moved, text)
+        .and_then(|()| storage.sync())
+        .inspect_err(|_| {
+            let _ = storage.set_len(old_len);
+        })?;
+    point_to(storage, now, moved)?;
     if !fits {
         // Nobody shall take the old text for the present one.
         storage.punch_hole(bytes_of(now))?;
@@ -105,7 +108,7 @@ fn replace_embedded(storage: &dyn Storage, text: &[u8]) -> Result<()> {
     };
     write_text(storage, home, text)?;
     storage.sync()?;
-    point_to(storage, home)?;
+    point_to(storage, moved, home)?;
     if now != home && now.sector > home.sector {
         // It had been moved once: its place of then is given back.
         storage.punch_hole(bytes_of(now))?;
@@ -162,10 +165,19 @@ fn fields(place: Place) -> [u8; 16] {
     bytes
 }
 
-/// Points the header at a place, on stable storage.
-fn point_to(storage: &dyn Storage, place: Place) -> Result<()> {
-    storage.write_at(DESCRIPTOR_FIELDS.start as u64, &fields(place))?;
+/// Points the header from one place at another, on stable storage.
+fn point_to(storage: &dyn Storage, from: Place, to: Place) -> Result<()> {
+    let offset = DESCRIPTOR_FIELDS.start as u64;
+    overwrite(storage, offset, &fields(from), &fields(to))?;
     storage.sync()
+}
+
+/// Writes `new` over `old` inside a sector. A write that fails may have left a part behind: `old`
+/// is put back then.
+pub fn overwrite(storage: &dyn Storage, offset: u64, old: &[u8], new: &[u8]) -> Result<()> {
+    storage.write_at(offset, new).inspect_err(|_| {
+        let _ = storage.write_at(offset, old);
+    })
 }
 
 fn read_header(storage: &dyn Storage) -> Result<SparseHeader> {

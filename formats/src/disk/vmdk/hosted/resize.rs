@@ -14,6 +14,7 @@ use super::geometry::{
 use super::image::HostedImage;
 use super::table::Grain;
 use crate::disk::vmdk::header::SparseHeader;
+use crate::disk::vmdk::home::overwrite;
 
 /// Hosted sparse header, fields capacity to gdOffset: all that another capacity changes.
 const CHANGED: Range<usize> = 12..64;
@@ -183,8 +184,9 @@ fn add_tables(image: &HostedImage, header: &mut SparseHeader) -> Result<()> {
 
 /// Writes what another capacity changes of the header, and returns once that is on disk.
 fn change_header(storage: &dyn Storage, header: &SparseHeader) -> Result<()> {
-    let mut bytes = vec![0; CHANGED.len()];
-    storage.read_at(CHANGED.start as u64, &mut bytes)?;
+    let mut old = vec![0; CHANGED.len()];
+    storage.read_at(CHANGED.start as u64, &mut old)?;
+    let mut bytes = old.clone();
     let mut put = |field: usize, value: u64| {
         let at = field - CHANGED.start;
         bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
@@ -192,6 +194,6 @@ fn change_header(storage: &dyn Storage, header: &SparseHeader) -> Result<()> {
     put(12, header.capacity_sectors);
     put(48, header.rgd_sector);
     put(56, header.gd_sector);
-    storage.write_at(CHANGED.start as u64, &bytes)?;
+    overwrite(storage, CHANGED.start as u64, &old, &bytes)?;
     storage.sync()
 }

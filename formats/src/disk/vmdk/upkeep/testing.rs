@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use hako_block::testkit::{FaultFolder, Rng, SparseBytes, cut_images};
+use hako_block::testkit::{Fault, FaultFolder, Rng, SparseBytes, cut_images};
 use hako_block::{Access, BlockImage, Outputs, ParentLink, Resolver, Result};
 
 use crate::disk::vmdk::Vmdk;
@@ -99,8 +99,8 @@ pub(super) fn try_content(image: &dyn BlockImage) -> Result<Content> {
     Ok((size, runs))
 }
 
-/// Runs a verb on a copy of the folder and shows every state that a cut may leave: the folder,
-/// and whether the verb had returned. Returns the folder as the verb left it.
+/// Runs a verb on a copy of the folder and shows every state that a cut or a failure may leave: the
+/// folder, and whether the verb had returned, or succeeded. Returns the folder as the verb left it.
 pub(super) fn cuts(
     folder: &FaultFolder,
     verb: impl Fn(&FaultFolder) -> Result<()>,
@@ -116,7 +116,30 @@ pub(super) fn cuts(
         let _context = Context(context);
         judge(&cut.folder, cut.n_ops == done);
     });
+    faults(folder, &verb, &mut judge);
     worked
+}
+
+/// Lets every change fail once, and the disk be full from every change on.
+fn faults(
+    folder: &FaultFolder,
+    verb: impl Fn(&FaultFolder) -> Result<()>,
+    mut judge: impl FnMut(&FaultFolder, bool),
+) {
+    let healthy = folder.copy();
+    healthy.set_fault(None);
+    verb(&healthy).unwrap();
+    let (n_changes, _) = healthy.counts();
+    for n in 0..n_changes {
+        for fault in [Fault::WriteEio(n), Fault::DiskFull(n)] {
+            let _context = Context(format!("{fault:?}"));
+            let folder = folder.copy();
+            folder.set_fault(Some(fault));
+            let is_done = verb(&folder).is_ok();
+            folder.set_fault(None);
+            judge(&folder, is_done);
+        }
+    }
 }
 
 /// Says where a panic happened.
