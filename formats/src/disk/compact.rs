@@ -210,7 +210,7 @@ impl Map {
 }
 
 /// Punches what of `bytes` is no hole yet.
-fn punch_data(storage: &dyn Storage, bytes: Range<u64>) -> Result<()> {
+pub(crate) fn punch_data(storage: &dyn Storage, bytes: Range<u64>) -> Result<()> {
     let mut offset = bytes.start;
     while offset < bytes.end {
         let run = storage.next_extent(offset)?;
@@ -263,13 +263,14 @@ fn give_up_zeros(image: &mut dyn Compactable, task: Task<'_>) -> Result<()> {
 
 /// Looks at the content of units; remembers the run of the host file it saw last.
 #[derive(Default)]
-struct Look {
+pub(crate) struct Look {
     run: Option<StorageExtent>,
     buf: Vec<u8>,
 }
 
 impl Look {
-    fn is_zero(&mut self, storage: &dyn Storage, content: Range<u64>) -> Result<bool> {
+    /// Returns whether all bytes of a file range are zeros.
+    pub(crate) fn is_zero(&mut self, storage: &dyn Storage, content: Range<u64>) -> Result<bool> {
         let mut offset = content.start;
         let mut len = FIRST_LOOK;
         while offset < content.end {
@@ -405,7 +406,7 @@ impl Mover {
 }
 
 /// Copies bytes inside a file; its holes become holes.
-fn copy(storage: &dyn Storage, from: u64, to: u64, len: u64) -> Result<()> {
+pub(crate) fn copy(storage: &dyn Storage, from: u64, to: u64, len: u64) -> Result<()> {
     let mut buf = Vec::new();
     let mut at = 0;
     while at < len {

@@ -54,6 +54,170 @@ impl Allocator {
         self.take(tables, found)
     }
 
+    /// Allocates up to `n` clusters in a row below cluster `limit`, at least one, without adding
+    /// refcount blocks. `None`: none is free there.
+    pub fn allocate_below(
+        &mut self,
+        tables: &mut Tables,
+        limit: u64,
+        n: u64,
+    ) -> Result<Option<Range<u64>>> {
+        while self.hint < limit {
+            let (end, is_free) = self.run(tables, self.hint, limit)?;
+            let start = std::mem::replace(&mut self.hint, end);
+            // Where no block counts, nothing can be given out.
+            if is_free && self.refcounts.block(tables, start)?.is_some() {
+                self.hint = end.min(start + n);
+                return self.take(tables, start..self.hint).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Allocates `n` clusters in a row below cluster `limit`, if there are.
+    pub fn allocate_row_below(
+        &mut self,
+        tables: &mut Tables,
+        limit: u64,
+        n: u64,
+    ) -> Result<Option<Range<u64>>> {
+        let mut found = 0..0;
+        while found.end < limit {
+            let (end, is_free) = self.run(tables, found.end, limit)?;
+            if !is_free || self.refcounts.block(tables, found.end)?.is_none() {
+                found = end..end;
+                continue;
+            }
+            found.end = end;
+            if found.end - found.start >= n {
+                let row = found.start..found.start + n;
+                return self.take(tables, row).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns where the run of free or used clusters from `cluster` ends, at most at `limit` or
+    /// where another block counts, and whether it is free.
+    pub fn run(&self, tables: &mut Tables, cluster: u64, limit: u64) -> Result<(u64, bool)> {
+        let shift = self.refcounts.layout.block_shift();
+        let limit = limit.min(((cluster >> shift) + 1) << shift);
+        if self.refcounts.block(tables, cluster)?.is_none() {
+            return Ok((limit, true));
+        }
+        let is_free = self.refcounts.count(tables, cluster)? == 0;
+        let mut end = cluster + 1;
+        while end < limit && (self.refcounts.count(tables, end)? == 0) == is_free {
+            end += 1;
+        }
+        Ok((end, is_free))
+    }
+
+    /// Returns how many clusters are not free.
+    pub fn n_used(&self, tables: &mut Tables) -> Result<u64> {
+        let shift = self.refcounts.layout.block_shift();
+        let mut n = 0;
+        for index in 0..self.refcounts.n_blocks {
+            let (mut cluster, end) = (index << shift, (index + 1) << shift);
+            if self.refcounts.block(tables, cluster)?.is_none() {
+                continue;
+            }
+            while cluster < end {
+                let (run_end, is_free) = self.run(tables, cluster, end)?;
+                n += if is_free { 0 } else { run_end - cluster };
+                cluster = run_end;
+            }
+        }
+        Ok(n)
+    }
+
+    /// Returns index and file offset of up to `most` refcount blocks at or behind cluster
+    /// `first`. Those among them that count nothing but themselves are dropped instead.
+    pub fn blocks_from(
+        &mut self,
+        tables: &mut Tables,
+        first: u64,
+        most: usize,
+    ) -> Result<Vec<(u64, u64)>> {
+        let layout = self.refcounts.layout;
+        let mut found = Vec::new();
+        for index in 0..self.refcounts.n_blocks {
+            let start = index << layout.block_shift();
+            let Some(block) = self.refcounts.block(tables, start)? else {
+                continue;
+            };
+            let own = block >> layout.cluster_shift;
+            if own < first {
+                continue;
+            }
+            if self.counts_nothing_but(tables, start, own)? {
+                tables.write_u64(self.refcounts.entry_offset(index), 0, Class::RefcountTable)?;
+                tables.forget(block, layout.cluster_bytes());
+                if own >> layout.block_shift() != index {
+                    self.release(block..block + 1);
+                }
+            } else {
+                found.push((index, block));
+            }
+            if found.len() == most {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    fn counts_nothing_but(&self, tables: &mut Tables, start: u64, own: u64) -> Result<bool> {
+        let end = start + (1 << self.refcounts.layout.block_shift());
+        let mut cluster = start;
+        while cluster < end {
+            let (run_end, is_free) = self.run(tables, cluster, end)?;
+            if !is_free && (cluster != own || run_end != own + 1) {
+                return Ok(false);
+            }
+            cluster = run_end;
+        }
+        Ok(true)
+    }
+
+    /// Has refcount block `index` be at `to`, where a copy of it is.
+    pub fn set_block(&mut self, tables: &mut Tables, index: u64, from: u64, to: u64) -> Result<()> {
+        let len = self.refcounts.layout.cluster_bytes();
+        tables.forget(from, len);
+        tables.forget(to, len);
+        self.release(from..from + 1);
+        tables.write_u64(self.refcounts.entry_offset(index), to, Class::RefcountTable)
+    }
+
+    /// Returns the file offset of the refcount table and its length in bytes.
+    pub fn table(&self) -> (u64, u64) {
+        (self.refcounts.table_offset, self.refcounts.n_blocks * 8)
+    }
+
+    /// Switches to another refcount table of `len` bytes, which is on stable storage, and gives
+    /// the old one up.
+    pub fn switch_table(
+        &mut self,
+        tables: &mut Tables,
+        storage: &dyn Storage,
+        to: u64,
+        len: u64,
+    ) -> Result<()> {
+        let (old, old_len) = self.table();
+        let n_clusters = len >> self.refcounts.layout.cluster_shift;
+        let mut field = to.to_be_bytes().to_vec();
+        field.extend((n_clusters as u32).to_be_bytes());
+        storage.write_at(REFCOUNT_TABLE_FIELD, &field)?;
+        storage.sync()?;
+        tables.forget(old, old_len);
+        tables.forget(to, len);
+        self.protected.retain(|range| range.start != old);
+        self.protected.push(to..to + len);
+        self.release(old..old + old_len);
+        self.refcounts.table_offset = to;
+        self.refcounts.n_blocks = len / 8;
+        Ok(())
+    }
+
     fn take(&mut self, tables: &mut Tables, found: Range<u64>) -> Result<Range<u64>> {
         self.refuse_protected(self.bytes_of(&found))?;
         for cluster in found.clone() {
@@ -244,17 +408,7 @@ impl Allocator {
         storage.write_at(start, &bytes)?;
         tables.write_back(Class::Refcounts)?;
         storage.sync()?;
-        let mut field = start.to_be_bytes().to_vec();
-        field.extend((n_table as u32).to_be_bytes());
-        storage.write_at(REFCOUNT_TABLE_FIELD, &field)?;
-        storage.sync()?;
-        tables.forget(old, old_len);
         tables.forget(start, bytes.len() as u64);
-        self.protected.retain(|range| range.start != old);
-        self.protected.push(start..start + len);
-        self.release(old..old + old_len);
-        self.refcounts.table_offset = start;
-        self.refcounts.n_blocks = len / 8;
-        Ok(())
+        self.switch_table(tables, storage, start, len)
     }
 }

@@ -46,6 +46,8 @@ pub const BITMAPS: u64 = 1;
 /// Autoclear: the external data file is a raw image by itself.
 pub const RAW_EXTERNAL: u64 = 1 << 1;
 
+/// File offset of the L1 table's offset.
+pub const L1_OFFSET_FIELD: u64 = 40;
 /// File offset of the refcount table's offset, followed by its clusters.
 pub const REFCOUNT_TABLE_FIELD: u64 = 48;
 /// File offset of the incompatible features.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use hako_block::image::check_range;
 use hako_block::{BlockImage, Error, Extent, ExtentKind, HostPosition, ImageInfo, Result, Storage};
 
+use super::allocate::Allocator;
 use super::header::Codec;
 use super::layout::{Kind, Layout};
 use super::map::{Map, Run};
@@ -61,6 +62,18 @@ impl Image {
     /// Locks the tables.
     pub fn meta(&self) -> MutexGuard<'_, Meta> {
         self.meta.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls `work` with what gives out clusters and the tables; a flush is due afterwards.
+    pub fn with_allocator<T>(
+        &self,
+        work: impl FnOnce(&mut Allocator, &mut Tables) -> Result<T>,
+    ) -> Result<T> {
+        let mut meta = self.meta();
+        let Meta { tables, writer } = &mut *meta;
+        let writer = writer.as_mut().ok_or_else(Error::read_only)?;
+        writer.unsynced = true;
+        work(&mut writer.allocator, tables)
     }
 
     /// Checks that a guest range lies on the disk.

@@ -14,7 +14,7 @@
 //! | `snapshot`, `bitmaps` | tables of internal snapshots and of bitmaps |
 //! | `check` | checking |
 //! | `extensions` | the first cluster, changed a sector at a time |
-//! | `upkeep` | repairing, resizing, another parent |
+//! | `upkeep` | repairing, resizing, compacting, another parent |
 
 mod allocate;
 mod append;
@@ -39,7 +39,7 @@ mod write;
 
 use hako_block::{BlockImage, ParentLink, Result, Sink};
 
-use super::{CheckArgs, CreateArgs, DiskFormat, Findings, OpenArgs, Repair, Subformat};
+use super::{CheckArgs, CreateArgs, DiskFormat, Findings, OpenArgs, Repair, Subformat, Task};
 
 /// The qcow2 format.
 pub struct Qcow2;
@@ -63,8 +63,8 @@ impl DiskFormat for Qcow2 {
                 pipe: false,
                 repair: true,
                 resize: true,
+                compact: true,
                 notes: "compressed with zlib or zstd, overlays, external data file, snapshots read",
-                ..Subformat::NONE
             },
             Subformat {
                 name: "v2",
@@ -74,8 +74,8 @@ impl DiskFormat for Qcow2 {
                 pipe: false,
                 repair: true,
                 resize: true,
+                compact: true,
                 notes: "as qemu wrote before 1.7",
-                ..Subformat::NONE
             },
         ]
     }
@@ -98,6 +98,10 @@ impl DiskFormat for Qcow2 {
 
     fn resize(&self, args: OpenArgs, virtual_size: u64) -> Result<()> {
         upkeep::resize(&args, virtual_size)
+    }
+
+    fn compact(&self, args: OpenArgs, task: Task<'_>) -> Result<()> {
+        upkeep::compact(&args, task)
     }
 
     fn relink(&self, args: OpenArgs, parent: Option<&ParentLink>) -> Result<()> {

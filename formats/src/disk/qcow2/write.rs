@@ -69,6 +69,12 @@ impl Writer {
         })
     }
 
+    /// Keeps bitmaps valid: the content of the disk will not change.
+    pub fn keep_bitmaps(&mut self, header: &Header) {
+        let kept = header.autoclear & (header::BITMAPS | header::RAW_EXTERNAL);
+        self.autoclear = (header.autoclear != kept).then_some(kept);
+    }
+
     fn is_busy(&self, range: &Range<u64>) -> bool {
         self.busy
             .iter()
@@ -435,7 +441,7 @@ impl Image {
 
     /// Changes an L2 entry, whose table belongs to this L1 table, and releases what it no longer
     /// refers to.
-    fn replace(&self, meta: &mut Meta, guest: u64, old: &Entry, new: &Mapped) -> Result<()> {
+    pub fn replace(&self, meta: &mut Meta, guest: u64, old: &Entry, new: &Mapped) -> Result<()> {
         let layout = self.layout();
         let at = self.map.l1_entry_offset(guest)?;
         let l1_entry = meta.tables.read_u64(at)?;
@@ -523,7 +529,7 @@ impl Image {
     }
 
     /// Returns an entry with the units of `mask` emptied; `None` if it cannot say so.
-    fn emptied(&self, old: &Entry, mask: u32, hole: bool) -> Option<Mapped> {
+    pub fn emptied(&self, old: &Entry, mask: u32, hole: bool) -> Option<Mapped> {
         let zero = |old: u32| if hole { old & !mask } else { old | mask };
         match old {
             _ if mask == u32::MAX && !self.layout().has_data_file => Some(Mapped {

@@ -1,6 +1,7 @@
 //! The whole driver against memory, qemu-img and itself: what the tests share.
 
 mod check;
+mod compact;
 mod create;
 mod cuts;
 mod overlay;
