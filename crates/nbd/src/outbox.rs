@@ -1,6 +1,7 @@
 //! What is sent to a client, by several threads, each message in one piece.
 
 use std::io::IoSlice;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::socket::Socket;
@@ -9,13 +10,15 @@ use crate::socket::Socket;
 /// nothing more is sent, and the thread that reads from it learns that it is gone.
 pub struct Outbox<'a> {
     socket: &'a Socket,
-    is_open: Mutex<bool>,
+    is_open: AtomicBool,
+    /// Held for as long as a message has parts.
+    turn: Mutex<()>,
 }
 
-/// The right to send, held for as long as a message has parts.
+/// The right to send.
 pub struct Line<'a> {
-    socket: &'a Socket,
-    is_open: MutexGuard<'a, bool>,
+    outbox: &'a Outbox<'a>,
+    _turn: MutexGuard<'a, ()>,
 }
 
 impl<'a> Outbox<'a> {
@@ -23,8 +26,14 @@ impl<'a> Outbox<'a> {
     pub fn new(socket: &'a Socket) -> Self {
         Self {
             socket,
-            is_open: Mutex::new(true),
+            is_open: AtomicBool::new(true),
+            turn: Mutex::new(()),
         }
+    }
+
+    /// Returns whether what is sent may still arrive.
+    pub fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Relaxed)
     }
 
     /// Sends one message.
@@ -35,8 +44,8 @@ impl<'a> Outbox<'a> {
     /// Waits for the right to send a message bit by bit.
     pub fn line(&self) -> Line<'_> {
         Line {
-            socket: self.socket,
-            is_open: self.is_open.lock().unwrap_or_else(PoisonError::into_inner),
+            outbox: self,
+            _turn: self.turn.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
 }
@@ -44,18 +53,18 @@ impl<'a> Outbox<'a> {
 impl Line<'_> {
     /// Sends the next parts of the message.
     pub fn send(&mut self, parts: &[&[u8]]) {
-        if !*self.is_open {
+        if !self.outbox.is_open() {
             return;
         }
         let mut slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
-        if self.socket.write_all(&mut slices).is_err() {
+        if self.outbox.socket.write_all(&mut slices).is_err() {
             self.hang_up();
         }
     }
 
     /// Ends the connection: the message cannot be completed.
     pub fn hang_up(&mut self) {
-        *self.is_open = false;
-        self.socket.hang_up();
+        self.outbox.is_open.store(false, Ordering::Relaxed);
+        self.outbox.socket.hang_up();
     }
 }

@@ -24,6 +24,11 @@ impl<'a> Replies<'a> {
         self.session
     }
 
+    /// Returns whether there is still somebody to reply to.
+    pub fn has_reader(&self) -> bool {
+        self.outbox.is_open()
+    }
+
     /// Says that a request without data in its reply is done.
     pub fn done(&self, request: &Request) {
         // A read must have a structured reply even if it reads nothing.

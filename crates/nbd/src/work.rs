@@ -192,7 +192,7 @@ impl Work<'_> {
 
     fn read_chunks(&self, request: &Request, in_one_chunk: bool, buffer: &mut [u8]) {
         let mut offset = request.offset;
-        while offset < request.end() {
+        while offset < request.end() && self.replies.has_reader() {
             let (is_zero, end) = match in_one_chunk {
                 true => (false, request.end()),
                 false => self.next_chunk(request, offset),
@@ -248,7 +248,7 @@ impl Work<'_> {
         let mut line = self.replies.begin_simple(request);
         line.send(&[first]);
         let mut offset = request.offset + first_len as u64;
-        while offset < request.end() {
+        while offset < request.end() && self.replies.has_reader() {
             let len = (request.end() - offset).min(buffer.len() as u64) as usize;
             if let Err(error) = image.read_at(offset, &mut buffer[..len]) {
                 self.failed(request, &error);
