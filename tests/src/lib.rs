@@ -6,6 +6,7 @@
 pub mod corpus;
 pub mod disk;
 pub mod fuzz;
+pub mod nbd;
 pub mod peers;
 
 use std::ffi::OsStr;
@@ -190,6 +191,8 @@ pub struct Variant {
     pub extension: String,
     /// Whether it can be written to a pipe.
     pub pipe: bool,
+    /// Whether it can be written in place.
+    pub write: bool,
 }
 
 impl Variant {
@@ -223,6 +226,7 @@ pub fn variants() -> Vec<Variant> {
             subformat: text(row, "subformat"),
             extension: row["extensions"][0].as_str().unwrap_or("").to_owned(),
             pipe: row["pipe"] == true,
+            write: row["write"] == true,
         })
         .collect()
 }
