@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use hako_block::testkit::{FaultFolder, SparseBytes};
-use hako_block::{Access, BlockImage, Resolver, Result};
-use hako_formats::{DiskFormat, OpenArgs, format_named};
+use hako_block::{Access, BlockImage, Cancel, NoProgress, Resolver, Result};
+use hako_formats::{DiskFormat, OpenArgs, Repair, Settings, Task, format_named};
 
 /// A target: its name (and its folder of seeds), and what it does with an input.
 pub struct Target {
@@ -123,12 +123,98 @@ fn try_everything(format: &str, files: &[(&str, &[u8])]) {
     if let Ok(args) = args(&folder, Access::ReadOnly, false) {
         let _ = format.check(args);
     }
+    for verb in VERBS {
+        keep_up(format, &folder.copy(), *verb);
+    }
     if let Ok(image) = open(format, &folder, Access::ReadWrite, false) {
         change(&*image);
     }
     if let Ok(image) = open(format, &folder, Access::ReadOnly, false) {
         look(&*image);
     }
+}
+
+/// What changes an image in place, beyond writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Repair(Repair),
+    Grow,
+    Shrink,
+    Compact,
+    Set,
+    Relink,
+}
+
+const VERBS: &[Verb] = &[
+    Verb::Repair(Repair::Leaks),
+    Verb::Repair(Repair::All),
+    Verb::Grow,
+    Verb::Shrink,
+    Verb::Compact,
+    Verb::Set,
+    Verb::Relink,
+];
+
+impl Verb {
+    fn run(self, format: &dyn DiskFormat, args: OpenArgs, size: u64) -> Result<()> {
+        match self {
+            Verb::Repair(what) => format.repair(args, what).map(|_| ()),
+            Verb::Grow => format.resize(args, size.saturating_add(9 << 20)),
+            Verb::Shrink => format.resize(args, (size / 1024 * 512).max(512)),
+            Verb::Compact => {
+                let task = Task {
+                    progress: &NoProgress,
+                    cancel: &Cancel::default(),
+                };
+                format.compact(args, task)
+            }
+            Verb::Set => {
+                let settings = Settings {
+                    comment: Some("fuzzed".to_owned()),
+                    ..Settings::default()
+                };
+                format.set(args, &settings)
+            }
+            Verb::Relink => format.relink(args, None),
+        }
+    }
+}
+
+/// Runs a verb. An image in which the check finds no damage must have none afterwards, and keep
+/// its content.
+fn keep_up(format: &dyn DiskFormat, folder: &FaultFolder, verb: Verb) {
+    let sound = || {
+        let args = args(folder, Access::ReadOnly, false).ok()?;
+        let findings = format.check(args).ok()?;
+        (findings.n_corruptions == 0).then_some(())
+    };
+    let before = sound().and_then(|()| content(format, folder));
+    let size = open(format, folder, Access::ReadOnly, false)
+        .map_or(1 << 20, |image| image.info().virtual_size);
+    let Ok(args) = args(folder, Access::ReadWrite, false) else {
+        return;
+    };
+    let done = verb.run(format, args, size);
+    let Some(before) = before.filter(|_| done.is_ok()) else {
+        return;
+    };
+    assert!(sound().is_some(), "{verb:?} damaged the image");
+    let after = content(format, folder).expect("is read as before");
+    let both = before.len().min(after.len());
+    assert!(
+        before[..both] == after[..both],
+        "{verb:?} changed the content"
+    );
+}
+
+/// Returns the content of a small image that can be read as a whole.
+fn content(format: &dyn DiskFormat, folder: &FaultFolder) -> Option<Vec<u8>> {
+    const MAX: u64 = 16 << 20;
+    let image = open(format, folder, Access::ReadOnly, false).ok()?;
+    let size = image.info().virtual_size;
+    let mut bytes = vec![0x55; usize::try_from(size).ok().filter(|_| size <= MAX)?];
+    image.read_at(0, &mut bytes).ok()?;
+    Some(bytes)
 }
 
 fn args(folder: &FaultFolder, access: Access, salvage: bool) -> Result<OpenArgs> {

@@ -59,10 +59,15 @@ fn damage(bytes: &mut Vec<u8>, rng: &mut Rng) {
     }
 }
 
+/// `HAKO_SUBJECT=part-of-a-name` runs only the targets so named.
 #[test]
 fn seeds_and_past_crashes_run_clean() {
+    let wanted = std::env::var("HAKO_SUBJECT").unwrap_or_default();
     let n_damaged = if all() { 3000 } else { 60 };
-    for target in TARGETS {
+    for target in TARGETS
+        .iter()
+        .filter(|target| target.name.contains(&wanted))
+    {
         let folder = root().join("tests/fuzz/seeds").join(target.name);
         let seeds = seeds(&folder);
         assert!(!seeds.is_empty(), "{} has no seeds", target.name);
