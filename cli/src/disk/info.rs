@@ -149,9 +149,13 @@ fn parent_id_label(id: ContentId) -> &'static str {
 }
 
 fn parent_text(parent: &ParentLink) -> String {
+    let name = match parent.identity {
+        Some(identity) if parent.name.is_empty() => format!("the disk {identity}"),
+        _ => parent.name.clone(),
+    };
     match &parent.format {
-        Some(format) => format!("{} ({format})", parent.name),
-        None => format!("{} (format not recorded)", parent.name),
+        Some(format) => format!("{name} ({format})"),
+        None => format!("{name} (format not recorded)"),
     }
 }
 

@@ -148,13 +148,7 @@ fn describe(args: &OpenArgs, header: &Header) -> Result<ImageInfo> {
         ("n_blocks", header.n_blocks.into()),
         ("n_blocks_stored", header.n_stored.into()),
         ("uuid", header.uuid.to_string().into()),
-        ("modification_uuid", header.modification.to_string().into()),
     ];
-    if header.kind.is_overlay() {
-        details.push(("parent_uuid", header.parent.to_string().into()));
-        let modification = header.parent_modification.to_string();
-        details.push(("parent_modification_uuid", modification.into()));
-    }
     if header.extra > 0 {
         details.push(("block_extra_bytes", header.extra.into()));
     }
