@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use hako_block::{Access, Error, ErrorKind, Result};
+use hako_block::{Access, Error, ErrorKind, Result, Storage};
 
 use super::bat::each_entry;
 use super::layout::{Block, Layout, MIB, decode_bitmap_entry};
@@ -68,11 +68,31 @@ fn check_blocks(structure: &Structure, name: &str, findings: &mut Findings) -> R
     let mut from = 0;
     while let Some(free) = blocks.used.next_free(from) {
         from = free.end;
-        findings.leaked_bytes += (free.end - free.start) * MIB;
-        let what = format!("{} MiB that nothing refers to", free.end - free.start);
-        findings.add(Severity::Leak, name, what, Some(free.start * MIB));
+        let bytes = free.start * MIB..free.end * MIB;
+        let stored = stored_bytes(&*structure.storage, bytes.clone())?;
+        if stored > 0 {
+            findings.leaked_bytes += stored;
+            let what = format!("{stored} bytes that nothing refers to");
+            findings.add(Severity::Leak, name, what, Some(bytes.start));
+        }
     }
     Ok(())
+}
+
+/// Returns how many bytes the host stores of a free range: its holes are not lost to anybody, and
+/// the range is the next block's.
+fn stored_bytes(storage: &dyn Storage, range: Range<u64>) -> Result<u64> {
+    let mut stored = 0;
+    let mut at = range.start;
+    while at < range.end {
+        let extent = storage.next_extent(at)?;
+        let end = range.end.min(at.saturating_add(extent.len));
+        if extent.data {
+            stored += end - at;
+        }
+        at = end;
+    }
+    Ok(stored)
 }
 
 /// Where blocks are.

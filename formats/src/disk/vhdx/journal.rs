@@ -49,11 +49,6 @@ impl Journal {
         self.sync_failed
     }
 
-    /// Returns the header that counts.
-    pub fn header(&self) -> &Header {
-        &self.header
-    }
-
     /// Tells, on disk before it returns, that the file is going to change, and its content.
     pub fn change_ids(&mut self, content_too: bool) -> Result<()> {
         let mut header = self.header.clone();
@@ -62,6 +57,12 @@ impl Journal {
             header.data_write = Uuid::random();
         }
         self.write_header(header)?;
+        self.sync()
+    }
+
+    /// Writes the header that counts over the other one, too.
+    pub fn rewrite(&mut self) -> Result<()> {
+        self.write_header(self.header.clone())?;
         self.sync()
     }
 

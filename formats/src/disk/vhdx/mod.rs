@@ -13,21 +13,19 @@
 //! | `space`, `write` | writing in place |
 //! | `sink` | creating |
 //! | `check` | checking |
+//! | `upkeep` | repair, resize, compact, set, relink |
 
 mod bat;
 mod bytes;
 mod check;
 mod header;
 mod image;
-#[allow(dead_code, reason = "until images are resized and get other parents")]
 mod journal;
 mod layout;
 mod locator;
 mod log;
-#[allow(dead_code, reason = "until images are resized and get other parents")]
 mod metadata;
 mod open;
-#[allow(dead_code, reason = "until images are resized and get other parents")]
 mod region;
 mod replay;
 mod sink;
@@ -35,11 +33,14 @@ mod space;
 mod structure;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod write;
 
-use hako_block::{BlockImage, Result, Sink};
+use hako_block::{BlockImage, ParentLink, Result, Sink};
 
-use super::{CheckArgs, CreateArgs, DiskFormat, Findings, OpenArgs, Subformat};
+use super::{
+    CheckArgs, CreateArgs, DiskFormat, Findings, OpenArgs, Repair, Settings, Subformat, Task,
+};
 
 /// The VHDX format.
 pub struct Vhdx;
@@ -58,17 +59,25 @@ impl DiskFormat for Vhdx {
             read: true,
             create: true,
             write: true,
+            repair: true,
+            resize: true,
+            compact: true,
             ..Subformat::NONE
         };
         &[
             Subformat {
                 name: "dynamic",
-                notes: "log replayed, differencing on a parent, sectors of 512 and 4096 bytes",
+                notes: "log replayed, sectors of 512 and 4096 bytes",
                 ..ROW
             },
             Subformat {
                 name: "fixed",
                 notes: "every block allocated, sparse on the host",
+                ..ROW
+            },
+            Subformat {
+                name: "differencing",
+                notes: "an overlay: needs --parent",
                 ..ROW
             },
         ]
@@ -88,5 +97,25 @@ impl DiskFormat for Vhdx {
 
     fn check(&self, args: CheckArgs) -> Result<Findings> {
         check::check(&args)
+    }
+
+    fn repair(&self, args: OpenArgs, what: Repair) -> Result<Vec<String>> {
+        upkeep::repair(&args, what)
+    }
+
+    fn resize(&self, args: OpenArgs, virtual_size: u64) -> Result<()> {
+        upkeep::resize(&args, virtual_size)
+    }
+
+    fn compact(&self, args: OpenArgs, task: Task<'_>) -> Result<()> {
+        upkeep::compact(&args, task)
+    }
+
+    fn set(&self, args: OpenArgs, settings: &Settings) -> Result<()> {
+        upkeep::set(&args, settings)
+    }
+
+    fn relink(&self, args: OpenArgs, parent: Option<&ParentLink>) -> Result<()> {
+        upkeep::relink(&args, parent)
     }
 }

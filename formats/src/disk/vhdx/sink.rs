@@ -308,7 +308,7 @@ fn is_fixed(subformat: Option<&str>, has_parent: bool) -> Result<bool> {
         (Some("fixed"), true) => Err(Error::invalid("a fixed VHDX can have no parent")),
         (Some("differencing"), false) => Err(Error::invalid("a differencing VHDX needs a parent")),
         (Some(other), _) => Err(Error::invalid(format!("vhdx has no subformat {other:?}"))
-            .hint("one of dynamic, fixed")),
+            .hint("one of dynamic, fixed, differencing")),
     }
 }
 

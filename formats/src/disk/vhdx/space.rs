@@ -106,6 +106,24 @@ impl Space {
         Ok(start * MIB)
     }
 
+    /// Returns the file offset behind the last place in use.
+    pub fn used_end(&self) -> u64 {
+        self.used.end() * MIB
+    }
+
+    /// Returns the places that are not in use, in the order of the file.
+    pub fn free(&self) -> impl Iterator<Item = Range<u64>> {
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            let free = self
+                .used
+                .next_free(from)
+                .filter(|free| free.start < self.end)?;
+            from = free.end;
+            Some(free.start * MIB..free.end.min(self.end) * MIB)
+        })
+    }
+
     /// Gives a place back.
     pub fn give_back(&mut self, range: &Range<u64>) {
         let places = places(range);

@@ -241,7 +241,7 @@ impl Image {
 
     /// Makes the sectors of a partially present block that are not stored read as zeros, for when
     /// it is fully present. Until then the sector bitmap hides them.
-    fn fill_holes(&self, block: u64, host: u64) -> Result<()> {
+    pub fn fill_holes(&self, block: u64, host: u64) -> Result<()> {
         let start = self.layout.start_of(block);
         let end = self
             .layout
