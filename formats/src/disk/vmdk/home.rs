@@ -51,6 +51,22 @@ impl Home {
             }
         }
     }
+
+    /// Brings a text that a cut, or a longer text before it, has left behind the grains back to
+    /// where it belongs. Returns whether it did.
+    pub fn settle(&self, descriptor: &Descriptor) -> Result<bool> {
+        let Home::Embedded { storage, .. } = self else {
+            return Ok(false);
+        };
+        let header = read_header(&**storage)?;
+        let usual = usual_place(&**storage, &header)?;
+        let room = usual.n_sectors.saturating_mul(SECTOR_BYTES);
+        if header.descriptor_sector == usual.sector || descriptor.text().len() as u64 > room {
+            return Ok(false);
+        }
+        replace_embedded(&**storage, descriptor.text())?;
+        Ok(true)
+    }
 }
 
 /// Where an embedded descriptor is, in sectors.
@@ -109,11 +125,16 @@ fn replace_embedded(storage: &dyn Storage, text: &[u8]) -> Result<()> {
     write_text(storage, home, text)?;
     storage.sync()?;
     point_to(storage, moved, home)?;
-    if now != home && now.sector > home.sector {
+    let mut len = old_len;
+    if now.sector > home.sector {
         // It had been moved once: its place of then is given back.
-        storage.punch_hole(bytes_of(now))?;
+        let place = bytes_of(now);
+        storage.punch_hole(place.clone())?;
+        if place.end >= old_len {
+            len = place.start;
+        }
     }
-    storage.set_len(old_len)?;
+    storage.set_len(len)?;
     if is_stream {
         stream::patch_footer(storage, DESCRIPTOR_FIELDS, &fields(home))?;
     }

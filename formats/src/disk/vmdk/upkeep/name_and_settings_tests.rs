@@ -339,3 +339,35 @@ fn renamed_single_file_takes_its_change_track_along() {
         Some("web-ctk.vmdk")
     );
 }
+
+#[test]
+fn text_of_an_esx_delta_changes_and_its_extent_is_not_looked_at() {
+    for (create_type, kind, part) in [
+        ("vmfsSparse", "VMFSSPARSE", "delta"),
+        ("seSparse", "SESPARSE", "sesparse"),
+    ] {
+        let before = format!(
+            "# Disk DescriptorFile\nversion=1\nCID=11111111\nparentCID=22222222\n\
+             createType=\"{create_type}\"\nparentFileNameHint=\"old.vmdk\"\n\
+             RW 2048 {kind} \"disk-{part}.vmdk\"\n"
+        );
+        let folder = hako_block::testkit::FaultFolder::default();
+        folder.replace(NAME, before.as_bytes()).unwrap();
+        Vmdk.relink(args(&folder), Some(&parent())).unwrap();
+        Vmdk.set(args(&folder), &comment("x")).unwrap();
+        let wanted = before
+            .replace("22222222", "12345678")
+            .replace("old.vmdk", "base.vmdk");
+        let text = descriptor(&folder);
+        let text = String::from_utf8(text.text().to_vec()).unwrap();
+        assert_eq!(text, format!("{wanted}ddb.comment = \"x\"\n"));
+        let renaming = Vmdk.renaming(args(&folder), "web.vmdk").unwrap();
+        let new = format!("web-{part}.vmdk");
+        assert_eq!(renaming.files, [(format!("disk-{part}.vmdk"), new.clone())]);
+        assert!(
+            String::from_utf8(renaming.main.unwrap())
+                .unwrap()
+                .contains(&new)
+        );
+    }
+}

@@ -20,6 +20,9 @@ pub fn repair(args: &OpenArgs, what: Repair) -> Result<Vec<String>> {
     };
     let alone = matches!(layout.home, Home::Embedded { .. });
     let mut done = Vec::new();
+    if what == Repair::All && layout.home.settle(&layout.descriptor)? {
+        done.push("the descriptor brought back to its usual place".to_owned());
+    }
     for part in &layout.parts {
         let file = part.line.file.as_deref().unwrap_or_default();
         let texts = repair_source(&part.source, what).map_err(|error| error.in_file(file))?;

@@ -1,11 +1,11 @@
 //! Damage that is mended, damage that is left, and space that is given back.
 
-use hako_block::Access;
-use hako_block::testkit::{FaultFolder, SparseBytes};
+use hako_block::testkit::{FaultFolder, Rng, SparseBytes};
+use hako_block::{Access, Cancel, NoProgress};
 
 use super::testing::*;
 use crate::disk::vmdk::Vmdk;
-use crate::disk::{DiskFormat, Repair, Severity};
+use crate::disk::{DiskFormat, Repair, Settings, Severity, Task};
 
 const GRAIN: u64 = 65536;
 /// The layout of a single-file disk of 10 MiB, in bytes.
@@ -282,6 +282,107 @@ fn stream_that_may_lack_content_is_not_made_to_look_whole() {
         assert!(cut.files() == before);
         assert!(Vmdk.open(args_of(&cut, NAME, Access::ReadOnly)).is_err());
     }
+}
+
+#[test]
+fn text_that_a_cut_left_at_the_end_is_brought_home() {
+    for whole in [disk(), stream()] {
+        let settings = Settings {
+            comment: Some("new".to_owned()),
+            ..Settings::default()
+        };
+        let set = |folder: &FaultFolder| Vmdk.set(args(folder), &settings);
+        let mut n_moved = 0;
+        cuts(&whole, set, |cut, _| {
+            let header = &cut.files()[NAME];
+            let mut sector = [0; 8];
+            assert!(header.read(28, &mut sector));
+            if u64::from_le_bytes(sector) == 1 {
+                return;
+            }
+            n_moved += 1;
+            let done = Vmdk.repair(args(cut), Repair::All).unwrap();
+            assert!(done[0].contains("usual place"), "{done:?}");
+            assert_flawless(cut);
+            assert_eq!(cut.files()[NAME].len(), whole.files()[NAME].len());
+            if n_moved == 1 {
+                assert_qemu_agrees(cut);
+            }
+        });
+        assert!(n_moved > 3);
+    }
+}
+
+/// Whatever is broken, no verb panics, and a repair leaves what could be read as it was, or makes
+/// it right.
+#[test]
+fn broken_structures_break_nothing_more() {
+    let task = Task {
+        progress: &NoProgress,
+        cancel: &Cancel::default(),
+    };
+    let mut n_mended = 0;
+    for seed in 0..200 {
+        let mut rng = Rng::new(seed);
+        let whole = if seed % 4 == 0 { stream() } else { disk() };
+        let mut content = whole.files()[NAME].clone();
+        let n_bytes = content.len().min(60 << 10);
+        for _ in 0..1 + rng.below(0..6) {
+            // The tail of a stream, or the tables in front.
+            let at = match seed % 4 {
+                0 => content.len() - 1 - rng.below(0..8000),
+                _ => rng.below(0..n_bytes),
+            };
+            let bytes = match rng.below(0..3) {
+                0 => vec![0; 512],
+                1 => vec![0xff; 4],
+                _ => (rng.next_u64() as u32 & 0xfff).to_le_bytes().to_vec(),
+            };
+            let len = bytes.len().min((content.len() - at) as usize);
+            content.write(at, &bytes[..len]);
+        }
+        let broken = FaultFolder::with_files([(NAME.to_owned(), content)]);
+        let mended = broken.copy();
+        let done = Vmdk.repair(args(&mended), Repair::All);
+        n_mended += usize::from(done.is_ok_and(|done| !done.is_empty()));
+        let (before, after, right) = (grains(&broken), grains(&mended), grains(&whole));
+        for (index, before) in before
+            .iter()
+            .enumerate()
+            .filter(|(_, grain)| grain.is_some())
+        {
+            let after = &after[index];
+            assert!(
+                after == before || *after == right[index],
+                "seed {seed}, grain {index}"
+            );
+        }
+        let _ = Vmdk.repair(args(&broken.copy()), Repair::Leaks);
+        let _ = Vmdk.resize(args(&broken.copy()), 20 * MIB);
+        let _ = Vmdk.resize(args(&broken.copy()), 5 * MIB);
+        let _ = Vmdk.compact(args(&broken.copy()), task);
+        let _ = Vmdk.renaming(args(&broken), "x.vmdk");
+        let settings = Settings {
+            comment: Some("x".to_owned()),
+            ..Settings::default()
+        };
+        let _ = Vmdk.set(args(&broken.copy()), &settings);
+        let _ = Vmdk.relink(args(&broken.copy()), None);
+    }
+    assert!(n_mended > 20, "{n_mended}");
+}
+
+/// The first 160 grains of a disk; `None` for one that cannot be read.
+fn grains(folder: &FaultFolder) -> Vec<Option<Vec<u8>>> {
+    let Ok(image) = open(folder) else {
+        return vec![None; 160];
+    };
+    let read = |index: u64| {
+        let mut bytes = vec![0; GRAIN as usize];
+        image.read_at(index * GRAIN, &mut bytes).ok()?;
+        Some(bytes)
+    };
+    (0..160).map(read).collect()
 }
 
 #[test]
