@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use hako_block::testkit::qemu_name;
 
-use crate::{root, run_program, skip};
+use crate::{Run, root, run_program, skip};
 
 /// One qemu-img.
 #[derive(Debug, Clone)]
@@ -52,10 +52,15 @@ impl QemuImg {
         Some(Self { version, path })
     }
 
+    /// Runs it to its end.
+    pub fn run(&self, args: &[&str]) -> Run {
+        run_program(&self.path, args)
+    }
+
     /// Runs it, which must succeed. Returns standard output.
     #[track_caller]
     pub fn ok(&self, args: &[&str]) -> String {
-        run_program(&self.path, args).ok()
+        self.run(args).ok()
     }
 
     /// Returns the SHA-256 of the disk, of the format that hako calls so, as it reads it.
