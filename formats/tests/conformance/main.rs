@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod foreign;
+mod upkeep;
 mod variant;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
