@@ -15,6 +15,9 @@ use crate::disk::{CheckArgs, Findings, Severity};
 /// Bytes of the BAT read at once.
 const BAT_BUFFER: u64 = 64 << 10;
 
+/// What hosts store at least.
+const PAGE_BYTES: u64 = 4096;
+
 /// Checks one layer.
 pub fn check(args: &CheckArgs) -> Result<Findings> {
     let mut findings = Findings::default();
@@ -58,14 +61,8 @@ fn check_disk(args: &CheckArgs, findings: &mut Findings) -> Result<()> {
         return Ok(());
     }
     let end = dynamic.found.blocks_end();
-    for gap in leaks(&dynamic.layout, &used, end) {
+    for gap in leaks(storage, &dynamic.layout, &used, end) {
         let (len, at) = (gap.end - gap.start, gap.start);
-        if storage
-            .next_extent(at)
-            .is_ok_and(|run| !run.data && run.len >= len)
-        {
-            continue;
-        }
         findings.leaked_bytes += len;
         let text = format!("{len} bytes that nothing refers to");
         findings.add(Severity::Leak, file, text, Some(at));
@@ -108,20 +105,33 @@ pub fn each_entry(
     layout: &Layout,
     mut each: impl FnMut(u64, u32),
 ) -> Result<()> {
+    each_entry_from(storage, layout, 0, &mut |block, entry| {
+        each(block, entry);
+        true
+    })
+}
+
+/// Calls `each` with the number and the BAT entry of every block that is stored, from block
+/// `from` on, until it returns false.
+pub fn each_entry_from(
+    storage: &dyn Storage,
+    layout: &Layout,
+    from: u64,
+    each: &mut dyn FnMut(u64, u32) -> bool,
+) -> Result<()> {
     let mut bytes = vec![0; BAT_BUFFER as usize];
-    let total = layout.n_entries * 4;
-    let mut done = 0;
-    while done < total {
-        let len = (total - done).min(BAT_BUFFER);
-        let piece = &mut bytes[..len as usize];
-        storage.read_at(layout.bat_offset + done, piece)?;
-        for (index, entry) in piece.chunks_exact(4).enumerate() {
+    let mut block = from;
+    while block < layout.n_entries {
+        let n = (layout.n_entries - block).min(BAT_BUFFER / 4);
+        let piece = &mut bytes[..(n * 4) as usize];
+        storage.read_at(layout.bat_offset + block * 4, piece)?;
+        for (index, entry) in (block..).zip(piece.chunks_exact(4)) {
             let entry = u32::from_be_bytes([entry[0], entry[1], entry[2], entry[3]]);
-            if entry != UNUSED {
-                each(done / 4 + index as u64, entry);
+            if entry != UNUSED && !each(index, entry) {
+                return Ok(());
             }
         }
-        done += len;
+        block += n;
     }
     Ok(())
 }
@@ -144,9 +154,39 @@ pub fn tables(dynamic: &Dynamic) -> Vec<Range<u64>> {
     tables
 }
 
-/// Returns the gaps below `end` that a block would fit into. Smaller ones are what aligning leaves.
-pub fn leaks(layout: &Layout, used: &Claims, end: u64) -> impl Iterator<Item = Range<u64>> {
-    let slot_bytes = layout.slot_bytes();
+/// Returns the gaps below `end` that a block would fit into and that the host stores. Smaller ones
+/// are what aligning leaves.
+pub fn leaks(storage: &dyn Storage, layout: &Layout, used: &Claims, end: u64) -> Vec<Range<u64>> {
     used.gaps(0..end)
-        .filter(move |gap| gap.end - gap.start >= slot_bytes)
+        .filter(|gap| gap.end - gap.start >= layout.slot_bytes())
+        .filter(|gap| is_stored(storage, gap))
+        .collect()
+}
+
+/// Returns whether the host stores anything of a gap. The pages at its edges do not count: they
+/// hold what is beside it too.
+fn is_stored(storage: &dyn Storage, gap: &Range<u64>) -> bool {
+    let mut at = gap.start.next_multiple_of(PAGE_BYTES);
+    let end = gap.end / PAGE_BYTES * PAGE_BYTES;
+    while at < end {
+        match storage.next_extent(at) {
+            Ok(run) if !run.data => at += run.len,
+            _ => return true,
+        }
+    }
+    false
+}
+/// Returns the leaks of a disk that has been checked and is not damaged.
+pub fn find_leaks(storage: &dyn Storage, dynamic: &Dynamic) -> Result<Vec<Range<u64>>> {
+    let mut used = Claims::default();
+    for range in tables(dynamic) {
+        used.claim(range);
+    }
+    blocks(storage, dynamic, &mut used, &mut Findings::default())?;
+    let end = dynamic.found.blocks_end();
+    Ok(if used.overflowed() {
+        Vec::new()
+    } else {
+        leaks(storage, &dynamic.layout, &used, end)
+    })
 }

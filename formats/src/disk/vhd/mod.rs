@@ -11,7 +11,7 @@
 //! | `image`, `pages` | dynamic disks: reading, the extent map; tables in memory |
 //! | `write`, `allocate` | dynamic disks: writing in place |
 //! | `sink` | dynamic disks: creating |
-//! | `check` | checking |
+//! | `check`, `upkeep` | checking; repairing, resizing, compacting, settings |
 
 mod allocate;
 mod check;
@@ -26,11 +26,14 @@ mod parent;
 mod sink;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod write;
 
-use hako_block::{BlockImage, Error, Result, Sink};
+use hako_block::{BlockImage, Error, ParentLink, Result, Sink};
 
-use super::{CheckArgs, CreateArgs, DiskFormat, Findings, OpenArgs, Subformat};
+use super::{
+    CheckArgs, CreateArgs, DiskFormat, Findings, OpenArgs, Repair, Settings, Subformat, Task,
+};
 use footer::{COOKIE, DiskType, FOOTER_BYTES, MAX_DISK_BYTES, OLD_FOOTER_BYTES};
 use open::{Dynamic, Found};
 
@@ -53,6 +56,9 @@ impl DiskFormat for Vhd {
                 read: true,
                 create: true,
                 write: true,
+                repair: true,
+                resize: true,
+                compact: true,
                 notes: "up to 2040 GiB",
                 ..Subformat::NONE
             },
@@ -62,6 +68,8 @@ impl DiskFormat for Vhd {
                 create: true,
                 write: true,
                 pipe: true,
+                repair: true,
+                resize: true,
                 notes: "up to 2040 GiB, also with the 511-byte footer of old Virtual PC",
                 ..Subformat::NONE
             },
@@ -70,6 +78,9 @@ impl DiskFormat for Vhd {
                 read: true,
                 create: true,
                 write: true,
+                repair: true,
+                resize: true,
+                compact: true,
                 notes: "what a parent makes of dynamic; every kind of parent locator read",
                 ..Subformat::NONE
             },
@@ -123,6 +134,27 @@ impl DiskFormat for Vhd {
 
     fn check(&self, args: CheckArgs) -> Result<Findings> {
         check::check(&args)
+    }
+
+    fn repair(&self, args: OpenArgs, what: Repair) -> Result<Vec<String>> {
+        upkeep::repair(&args, what)
+    }
+
+    fn resize(&self, args: OpenArgs, virtual_size: u64) -> Result<()> {
+        upkeep::resize(&args, virtual_size)
+    }
+
+    fn compact(&self, args: OpenArgs, task: Task<'_>) -> Result<()> {
+        upkeep::compact(&args, task)
+    }
+
+    fn set(&self, args: OpenArgs, settings: &Settings) -> Result<()> {
+        settings.refuse_others(self.name(), &["uuid"])?;
+        upkeep::set(&args, settings)
+    }
+
+    fn relink(&self, args: OpenArgs, parent: Option<&ParentLink>) -> Result<()> {
+        upkeep::relink(&args, parent)
     }
 }
 

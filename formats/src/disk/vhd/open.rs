@@ -14,6 +14,8 @@ pub struct Found {
     pub footer: Footer,
     /// Where the footer at the file's end begins, if it is sound and the same as `footer`.
     pub tail: Option<u64>,
+    /// Where a footer begins at the file's end that is not sound, or not the same.
+    pub damaged_tail: Option<u64>,
     /// Whether the copy at the beginning (of a dynamic disk) is sound and the same as `footer`.
     pub front_ok: bool,
     /// Length of the file in bytes.
@@ -73,8 +75,13 @@ impl Found {
                 .filter(|(_, copy)| copy.checksum_ok && copy.encode() == footer.encode())
                 .map(|(at, _)| *at)
         };
+        let sound_tail = same(&tail);
         Ok(Self {
-            tail: same(&tail),
+            tail: sound_tail,
+            damaged_tail: tail
+                .as_ref()
+                .map(|(at, _)| *at)
+                .filter(|_| sound_tail.is_none()),
             front_ok: same(&front).is_some(),
             footer: footer.clone(),
             file_len,

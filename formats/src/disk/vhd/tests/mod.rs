@@ -1,5 +1,7 @@
 //! What only VHD has: footers at both ends, sector bitmaps, sizes by the creator.
 
+mod upkeep;
+
 use std::sync::Arc;
 
 use hako_block::testkit::FaultFolder;
