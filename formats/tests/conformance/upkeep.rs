@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use hako_block::testkit::{Fault, FaultFolder, Op, Rng, Subject, cut_images};
-use hako_block::{Access, BlockImage, Cancel, ExtentKind, NoProgress, Result, is_zero};
+use hako_block::{Access, BlockImage, Cancel, ErrorKind, ExtentKind, NoProgress, Result, is_zero};
 use hako_formats::{Repair, Task};
 
 use super::variant::Variant;
@@ -67,6 +67,67 @@ fn what_the_registry_says_of_upkeep_holds() {
             }
         },
     );
+}
+
+/// `HAKO_SUBJECT=part-of-a-name` runs only the variants so named.
+#[test]
+fn every_overlay_gets_another_parent_or_none() {
+    let wanted = std::env::var("HAKO_SUBJECT").unwrap_or_default();
+    let variants: Vec<_> = variants()
+        .into_iter()
+        .filter(|variant| variant.label.contains(&wanted))
+        .filter(|variant| variant.subformat.write && variant.traits().overlay)
+        .collect();
+    run_each(&variants, |variant| variant.label.clone(), relink);
+}
+
+fn relink(variant: &Variant) {
+    let Some((mut image, unit)) = Upkeep::build(variant) else {
+        return;
+    };
+    let [old, new] = ["old", "new"].map(|name| format!("{name}.{}", variant.extension()));
+    let bytes = image.folder.files()[&image.name].clone();
+    image.folder.insert(&old, bytes.clone());
+    image.folder.insert(&new, bytes);
+    let link = |folder: &FaultFolder, name: &str| {
+        let parent = variant.open(folder, name, Access::ReadOnly);
+        variant.parent_link(name, &*parent.expect("opens the parent"))
+    };
+    let first = link(&image.folder, &old);
+    let sink = variant.create(&image.folder, &image.name, 4 * unit, Some(first));
+    sink.expect("creates an overlay")
+        .finish()
+        .expect("finishes");
+    let overlay = image.open(Access::ReadWrite);
+    let unit = overlay.info().unit_bytes.max(SECTOR as u64);
+    let whole = Rng::new(3).bytes(unit as usize);
+    overlay.write_at(unit, &whole).expect("writes a unit");
+    overlay.flush().expect("flushes");
+    image.content = content_of(&*overlay).expect("reads");
+    drop(overlay);
+    let probe = Variant::open_args(&image.folder.copy(), &image.name, Access::ReadWrite);
+    let refusal = variant.format.relink(probe.expect("opens"), None).err();
+    if refusal.is_some_and(|error| error.kind() == ErrorKind::Unsupported) {
+        #[allow(clippy::print_stdout)]
+        {
+            println!("SKIPPED: {} cannot be relinked", variant.label);
+        }
+        return;
+    }
+    let size = image.size();
+    for parent in [Some(&new), None, Some(&old)] {
+        image.change(&Verb {
+            what: "relink",
+            run: &|folder| {
+                let parent = parent.map(|name| link(folder, name));
+                let args = Variant::open_args(folder, &image.name, Access::ReadWrite)?;
+                variant.format.relink(args, parent.as_ref())
+            },
+            sizes: [size; 2],
+        });
+        let found = image.open(Access::ReadOnly).info().parent.clone();
+        assert_eq!(found.is_some(), parent.is_some(), "{found:?}");
+    }
 }
 
 impl<'a> Upkeep<'a> {
