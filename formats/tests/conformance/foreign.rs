@@ -71,6 +71,8 @@ const LAYOUTS: &[(&str, &str, &[&str])] = &[
     ("vhdx", "dynamic", &["-o", "block_size=1M"]),
     ("vhdx", "dynamic", &["-o", "block_state_zero=off"]),
     ("vhdx", "fixed", &["-o", "subformat=fixed,block_size=1M"]),
+    ("vdi", "dynamic", &[]),
+    ("vdi", "fixed", &["-o", "static=on"]),
 ];
 
 #[track_caller]

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use hako_block::testkit::{FaultFolder, Rng, SparseBytes};
 use hako_block::{
-    Access, BlockImage, Chain, ContentId, Outputs, ParentLink, Resolver, Result, Storage, Uuid,
+    Access, BlockImage, Chain, ContentId, MemoryStorage, Outputs, ParentLink, Resolver, Result,
+    Storage, Uuid,
 };
 
 use super::Vdi;
 use super::header::Header;
-use crate::disk::{CreateArgs, CreateOptions, DiskFormat, Findings, OpenArgs};
+use crate::disk::{Allocation, CreateArgs, CreateOptions, DiskFormat, Findings, OpenArgs};
 
 pub const BLOCK: usize = 4096;
 /// Blocks of the disks made here; the last one is short.
@@ -271,6 +272,51 @@ fn discarded_space_is_given_back_and_fixed_images_keep_theirs() {
         assert!(read_all(&*disk).iter().all(|byte| *byte == 0));
         disk.flush().unwrap();
         assert_eq!(check(&folder, "disk.vdi").worst(), None, "{subformat}");
+    }
+}
+
+#[test]
+fn what_a_device_held_before_never_shows() {
+    for (subformat, allocation) in [
+        ("dynamic", Allocation::Thin),
+        ("fixed", Allocation::Thin),
+        ("fixed", Allocation::Lazy),
+        ("fixed", Allocation::Eager),
+    ] {
+        let storage = Arc::new(MemoryStorage::new("old", vec![0x99; 1 << 20]));
+        let outputs = FaultFolder::default();
+        let mut sink = Vdi
+            .stream(CreateArgs {
+                storage: storage.clone(),
+                name: "disk.vdi".to_owned(),
+                outputs: &outputs,
+                virtual_size: SIZE as u64,
+                parent: None,
+                options: CreateOptions {
+                    subformat: Some(subformat.to_owned()),
+                    unit_bytes: Some(BLOCK as u64),
+                    allocation,
+                    ..CreateOptions::default()
+                },
+            })
+            .unwrap();
+        let last = SIZE - SIZE % BLOCK;
+        sink.data(BLOCK as u64, &[1; BLOCK]).unwrap();
+        sink.zero(4 * BLOCK as u64..6 * BLOCK as u64).unwrap();
+        sink.data(last as u64, &vec![2; SIZE - last]).unwrap();
+        sink.finish().unwrap();
+        let mut expected = vec![0; SIZE];
+        expected[BLOCK..2 * BLOCK].fill(1);
+        expected[last..].fill(2);
+        let folder = FaultFolder::default();
+        folder.insert("disk.vdi", SparseBytes::from_bytes(&storage.to_vec()));
+        let disk = open(&folder, "disk.vdi", Access::ReadWrite).unwrap();
+        assert!(read_all(&*disk) == expected, "{subformat} {allocation:?}");
+        disk.write_at(9 * BLOCK as u64 + 5, &[3]).unwrap();
+        expected[9 * BLOCK + 5] = 3;
+        assert!(read_all(&*disk) == expected, "{subformat} {allocation:?}");
+        disk.flush().unwrap();
+        assert_eq!(check(&folder, "disk.vdi").worst(), None);
     }
 }
 

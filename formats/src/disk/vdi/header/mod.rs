@@ -1,52 +1,13 @@
 //! The header of a VDI: its first 472 bytes, in one sector, so that a change of it is atomic.
-//!
-//! Source: VirtualBox, `src/VBox/Storage/VDICore.h` (VDIPREHEADER, VDIHEADER0, VDIHEADER1PLUS).
-//! All numbers are little-endian.
-//!
-//! | version 1 | old version | bytes | field |
-//! |---|---|---|---|
-//! | 0x00 | 0x00 | 64 | text about the image |
-//! | 0x40 | 0x40 | 4 | signature |
-//! | 0x44 | 0x44 | 4 | version |
-//! | 0x48 | – | 4 | length of the header from here |
-//! | 0x4c | 0x48 | 4 | type |
-//! | 0x50 | 0x4c | 4 | flags |
-//! | 0x54 | 0x50 | 256 | comment |
-//! | 0x154 | – | 4 | offset of the block map |
-//! | 0x158 | – | 4 | offset of the data |
-//! | 0x15c | 0x150 | 16 | geometry: cylinders, heads, sectors, bytes in a sector |
-//! | 0x16c | – | 4 | unused |
-//! | 0x170 | 0x160 | 8 | size of the disk in bytes |
-//! | 0x178 | 0x168 | 4 | bytes in a block |
-//! | 0x17c | – | 4 | bytes of other data before each block |
-//! | 0x180 | 0x16c | 4 | number of blocks |
-//! | 0x184 | 0x170 | 4 | number of blocks stored |
-//! | 0x188 | 0x174 | 16 | UUID of the image |
-//! | 0x198 | 0x184 | 16 | UUID of its last modification |
-//! | 0x1a8 | 0x194 | 16 | UUID of the parent image |
-//! | 0x1b8 | – | 16 | UUID of the parent's last modification |
-//! | 0x1c8 | – | 16 | logical geometry, in headers of 400 bytes |
+
+mod fields;
+#[cfg(test)]
+mod tests;
 
 use hako_block::{ContentId, Error, ParentLink, Result, SECTOR_BYTES, Storage, Uuid};
 
-/// VDIPREHEADER, field u32Signature.
-const SIGNATURE: u32 = 0xbeda_107f;
-const SIGNATURE_OFFSET: usize = 0x40;
-/// VDIPREHEADER, field u32Version: of before VirtualBox 1.0, and what everybody writes.
-const OLD_VERSION: u32 = 2;
-const VERSION: u32 = 0x0001_0001;
-/// VDIPREHEADER, field szFileInfo.
-const TEXT: &[u8] = b"<<< Oracle VM VirtualBox Disk Image >>>\n";
-/// Where VDIHEADER0 and VDIHEADER1 begin.
-const HEADER_OFFSET: u64 = 0x48;
-/// Bytes of VDIHEADER0, VDIHEADER1 and VDIHEADER1PLUS.
-const OLD_LEN: u64 = 0x15c;
-const MIN_LEN: u64 = 0x180;
-const LEN: u64 = 0x190;
-/// VDIHEADER1PLUS, field szComment: bytes with the zero at its end.
-pub const COMMENT_BYTES: usize = 256;
-/// VDIHEADER1PLUS, field LCHSGeometry.cbSector.
-const LCHS_SECTOR_OFFSET: usize = 0x1d4;
+pub use fields::COMMENT_BYTES;
+use fields::*;
 
 /// Largest block that is handled: a copy-up keeps one in memory.
 pub const MAX_BLOCK: u64 = 32 << 20;
@@ -123,49 +84,6 @@ pub struct Header {
     /// UUID of the parent's last modification; nil if not known.
     pub parent_modification: Uuid,
 }
-
-/// Where the fields are that both versions have.
-struct Layout {
-    kind: usize,
-    flags: usize,
-    comment: usize,
-    disk_size: usize,
-    block: usize,
-    n_blocks: usize,
-    n_stored: usize,
-    uuids: usize,
-}
-
-const OLD_LAYOUT: Layout = Layout {
-    kind: 0x48,
-    flags: 0x4c,
-    comment: 0x50,
-    disk_size: 0x160,
-    block: 0x168,
-    n_blocks: 0x16c,
-    n_stored: 0x170,
-    uuids: 0x174,
-};
-
-const LAYOUT: Layout = Layout {
-    kind: 0x4c,
-    flags: 0x50,
-    comment: 0x54,
-    disk_size: 0x170,
-    block: 0x178,
-    n_blocks: 0x180,
-    n_stored: 0x184,
-    uuids: 0x188,
-};
-
-/// VDIHEADER1PLUS, fields cbHeader, offBlocks, offData, LegacyGeometry.cbSector, cbBlockExtra,
-/// uuidParentModify.
-const LEN_OFFSET: usize = 0x48;
-const MAP_OFFSET: usize = 0x154;
-const DATA_OFFSET: usize = 0x158;
-const SECTOR_OFFSET: usize = 0x168;
-const EXTRA_OFFSET: usize = 0x17c;
-const PARENT_MODIFICATION_OFFSET: usize = 0x1b8;
 
 /// What a new image is to be.
 pub struct NewHeader {
@@ -489,110 +407,4 @@ impl Header {
 
 fn corrupt(what: impl Into<String>, at: usize) -> Error {
     Error::corrupt("header", what).at_byte(at as u64)
-}
-
-/// Returns a number, 0 past the end.
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    let field = bytes
-        .get(at..at + 4)
-        .and_then(|field| field.try_into().ok());
-    field.map_or(0, u32::from_le_bytes)
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
-}
-
-fn uuid_at(bytes: &[u8], at: usize) -> Uuid {
-    let field = bytes
-        .get(at..at + 16)
-        .and_then(|field| field.try_into().ok());
-    Uuid::from_mixed_endian(field.unwrap_or_default())
-}
-
-fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
-    put(bytes, at, &value.to_le_bytes());
-}
-
-fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
-    if let Some(field) = bytes.get_mut(at..at + value.len()) {
-        field.copy_from_slice(value);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn new(kind: Kind) -> Header {
-        let new = NewHeader {
-            kind,
-            disk_size: 10 << 20,
-            block: 1 << 20,
-        };
-        Header::new(&new, 1 << 20).unwrap()
-    }
-
-    #[test]
-    fn new_header_comes_back_as_it_was() {
-        let mut header = new(Kind::Diff);
-        header.parent = Uuid::random();
-        header.parent_modification = Uuid::random();
-        header.comment = b"a disk".to_vec();
-        header.n_stored = 3;
-        let again = Header::decode(&header.encode()).unwrap();
-        assert_eq!(again.encode(), header.encode());
-        assert_eq!(again.parent, header.parent);
-        assert_eq!(again.comment, header.comment);
-        assert_eq!((again.map_offset, again.data_offset), (1 << 20, 2 << 20));
-        assert!(again.oddities().is_empty());
-    }
-
-    #[test]
-    fn old_header_is_read_and_its_map_is_left_alone() {
-        let mut bytes = vec![0; 512];
-        put_u32(&mut bytes, SIGNATURE_OFFSET, SIGNATURE);
-        put_u32(&mut bytes, 0x44, OLD_VERSION);
-        put_u32(&mut bytes, OLD_LAYOUT.kind, 1);
-        put(&mut bytes, OLD_LAYOUT.comment, b"old");
-        put_u32(&mut bytes, OLD_LAYOUT.disk_size, 5 << 20);
-        put_u32(&mut bytes, OLD_LAYOUT.block, 1 << 20);
-        put_u32(&mut bytes, OLD_LAYOUT.n_blocks, 5);
-        let header = Header::decode(&bytes).unwrap();
-        assert_eq!(header.map_offset, 0x1a4);
-        assert_eq!(header.data_offset, 0x1a4 + 20);
-        assert_eq!(header.virtual_size(), 5 << 20);
-        assert_eq!(header.comment, b"old");
-        assert_eq!(header.encode(), bytes[..0x1a4]);
-    }
-
-    #[test]
-    fn numbers_that_cannot_be_are_refused() {
-        let good = new(Kind::Dynamic).encode();
-        for (at, value) in [
-            (0x40, 1),
-            (0x44, 0x0002_0000),
-            (0x48, 0x17f),
-            (0x4c, 0),
-            (0x4c, 5),
-            (0x154, 0x100),
-            (0x158, 0x10_0000),
-            (0x168, 4096),
-            (0x174, 1),
-            (0x178, 0),
-            (0x178, 0x18_0000),
-            (0x178, 1 << 31),
-            (0x17c, 3),
-            (0x180, 0),
-            (0x180, 9),
-            (0x180, u32::MAX),
-        ] {
-            let mut bytes = good.clone();
-            put_u32(&mut bytes, at, value);
-            assert!(Header::decode(&bytes).is_err(), "{value:#x} at {at:#x}");
-        }
-        for len in [0, 63, 0x48, 0x1c7] {
-            assert!(Header::decode(&good[..len]).is_err(), "{len} bytes");
-        }
-    }
 }
