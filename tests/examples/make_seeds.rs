@@ -19,6 +19,9 @@ fn main() {
     descriptors(&seeds.join("vmdk_descriptor"));
     write(&seeds.join("vmdk_cowd"), "small", &cowd());
     write(&seeds.join("vmdk_sesparse"), "small", &sesparse());
+    for (name, structured) in [("simple", false), ("structured", true)] {
+        write(&seeds.join("nbd"), name, &nbd_client(structured));
+    }
 }
 
 /// Every creatable variant that makes a small file: empty, with a little data, as an overlay.
@@ -229,4 +232,53 @@ fn sesparse() -> Vec<u8> {
 fn write(folder: &Path, name: &str, bytes: &[u8]) {
     std::fs::create_dir_all(folder).unwrap();
     std::fs::write(folder.join(name), bytes).unwrap();
+}
+
+/// What an NBD client says that uses every option and every command.
+fn nbd_client(structured: bool) -> Vec<u8> {
+    let mut bytes = 3u32.to_be_bytes().to_vec();
+    let mut option = |kind: u32, data: &[u8]| {
+        bytes.extend(b"IHAVEOPT");
+        bytes.extend(kind.to_be_bytes());
+        bytes.extend((data.len() as u32).to_be_bytes());
+        bytes.extend(data);
+    };
+    const DISK: &[u8] = b"\0\0\0\x04disk";
+    let context = [DISK, b"\0\0\0\x01", b"\0\0\0\x0fbase:allocation"].concat();
+    option(3, b"");
+    option(5, b"");
+    if structured {
+        option(8, b"");
+        option(9, &context);
+        option(10, &context);
+        option(6, &[DISK, b"\0\x02", b"\0\x01\0\x03"].concat());
+        option(7, &[DISK, b"\0\0"].concat());
+    } else {
+        option(1, b"disk");
+    }
+    let mut cookie = 0u64;
+    let mut request = |kind: u16, flags: u16, offset: u64, len: u32| {
+        cookie += 1;
+        bytes.extend(0x2560_9513u32.to_be_bytes());
+        bytes.extend(flags.to_be_bytes());
+        bytes.extend(kind.to_be_bytes());
+        bytes.extend(cookie.to_be_bytes());
+        bytes.extend(offset.to_be_bytes());
+        bytes.extend(len.to_be_bytes());
+        if kind == 1 {
+            bytes.extend(vec![9; len as usize]);
+        }
+    };
+    request(1, 1, 1000, 700);
+    request(0, 0, 0, 100_000);
+    request(0, 4, 900, 900);
+    request(6, 0, 65536, 65536);
+    request(6, 2, 5000, 3000);
+    request(4, 0, 131_072, 65536);
+    request(5, 0, 0, 512);
+    request(7, 0, 0, 1 << 20);
+    request(7, 8, 1000, 70_000);
+    request(3, 0, 0, 0);
+    request(2, 0, 0, 0);
+    bytes
 }

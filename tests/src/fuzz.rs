@@ -2,11 +2,15 @@
 //! nor use much memory. `tests/fuzz` runs them under libFuzzer on nightly; `fuzz_replay` runs the
 //! kept seeds on stable.
 
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use hako_block::testkit::{FaultFolder, SparseBytes};
 use hako_block::{Access, BlockImage, Cancel, NoProgress, Resolver, Result};
 use hako_formats::{DiskFormat, OpenArgs, Repair, Settings, Task, format_named};
+use hako_nbd::{Export, Limits, Server, Socket};
 
 /// A target: its name (and its folder of seeds), and what it does with an input.
 pub struct Target {
@@ -45,6 +49,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "vdi",
         body: vdi,
+    },
+    Target {
+        name: "nbd",
+        body: nbd,
     },
 ];
 
@@ -91,6 +99,28 @@ pub fn qcow2(bytes: &[u8]) {
 pub fn vdi(bytes: &[u8]) {
     try_everything("vdi", &[("disk", bytes)]);
 }
+
+/// All that an NBD client says, to a server of a small disk.
+pub fn nbd(bytes: &[u8]) {
+    let folder = FaultFolder::default();
+    folder.insert("disk", SparseBytes::from_bytes(&[7; NBD_DISK_BYTES]));
+    let raw = format_named("raw").expect("in the registry");
+    let image = open(raw, &folder, Access::ReadWrite, false).expect("opens");
+    let export = Export::new(image, "disk", true).expect("an export");
+    let server = Server::new(export, Limits::default(), &|_| ()).expect("a server");
+    let (mut ours, theirs) = UnixStream::pair().expect("a pair");
+    let mut answers = ours.try_clone().expect("a copy");
+    std::thread::scope(|scope| {
+        scope.spawn(move || server.attend(&Socket::Unix(theirs)));
+        scope.spawn(move || std::io::copy(&mut answers, &mut std::io::sink()));
+        // The server may hang up before the end.
+        let _ = ours.write_all(bytes);
+        let _ = ours.shutdown(Shutdown::Write);
+    });
+}
+
+/// Bytes of the disk that the fuzzed NBD server serves.
+pub const NBD_DISK_BYTES: usize = 1 << 20;
 
 /// Sectors of the extents of the seeds.
 pub const EXTENT_SECTORS: u64 = 2048;
