@@ -5,10 +5,10 @@
 
 use std::path::Path;
 
-use hako_block::testkit::{FaultFolder, Rng};
-use hako_block::{ContentId, Outputs, ParentLink, Result, Uuid};
-use hako_formats::{Compression, CreateArgs, CreateOptions, FORMATS};
-use hako_tests::fuzz::EXTENT_SECTORS;
+use hako_block::testkit::{Fault, FaultFolder, Rng, SparseBytes};
+use hako_block::{Access, ContentId, Outputs, ParentLink, Resolver, Result, Uuid};
+use hako_formats::{Compression, CreateArgs, CreateOptions, FORMATS, OpenArgs};
+use hako_tests::fuzz::{EXTENT_SECTORS, vhdx_packed};
 
 /// Seeds larger than this slow the fuzzer down.
 const MAX_SEED: usize = 72 << 10;
@@ -16,6 +16,7 @@ const MAX_SEED: usize = 72 << 10;
 fn main() {
     let seeds = hako_tests::root().join("tests/fuzz/seeds");
     images(&seeds);
+    vhdx_logs(&seeds.join("vhdx"));
     descriptors(&seeds.join("vmdk_descriptor"));
     write(&seeds.join("vmdk_cowd"), "small", &cowd());
     write(&seeds.join("vmdk_sesparse"), "small", &sesparse());
@@ -38,6 +39,12 @@ fn images(seeds: &Path) {
                     let Ok(files) = image(*format, &options, parent, n_units) else {
                         continue;
                     };
+                    if format.name() == "vhdx" {
+                        let content = SparseBytes::from_bytes(&files[0].1);
+                        let name = format!("{}-{label}-{kind}", subformat.name);
+                        write(&folder, &name, &vhdx_packed(&content));
+                        continue;
+                    }
                     for (file, bytes) in files.iter().filter(|file| file.1.len() <= MAX_SEED) {
                         let name = format!("{}-{label}-{kind}", subformat.name);
                         if file == "disk" {
@@ -79,7 +86,10 @@ fn parent(format: &str) -> ParentLink {
         name: "parent".to_owned(),
         format: Some(format.to_owned()),
         identity: Some(Uuid([7; 16])),
-        content_id: Some(ContentId::Cid(0x1234_5678)),
+        content_id: Some(match format {
+            "vhdx" => ContentId::Uuid(Uuid([5; 16])),
+            _ => ContentId::Cid(0x1234_5678),
+        }),
         ..ParentLink::default()
     }
 }
@@ -121,6 +131,35 @@ fn image(
     Ok(files
         .map(|(name, content)| (name, content.to_vec()))
         .collect())
+}
+
+/// Images whose log must be replayed: each write of a flush fails once.
+fn vhdx_logs(seeds: &Path) {
+    let format = hako_formats::format_named("vhdx").unwrap();
+    let files = image(format, &CreateOptions::default(), None, 1).unwrap();
+    for nth in 0..16 {
+        let folder = FaultFolder::default();
+        folder.insert("disk", SparseBytes::from_bytes(&files[0].1));
+        let opened = folder.open("disk", Access::ReadWrite).unwrap();
+        let image = format
+            .open(OpenArgs {
+                storage: opened.storage,
+                name: opened.name,
+                resolver: opened.resolver,
+                access: Access::ReadWrite,
+                salvage: false,
+                snapshot: None,
+            })
+            .unwrap();
+        image.discard(0..1 << 20).unwrap();
+        folder.set_fault(Some(Fault::WriteEio(nth)));
+        let _ = image.flush();
+        let content = folder.files().remove("disk").unwrap();
+        write(seeds, &format!("flush-cut-{nth}"), &vhdx_packed(&content));
+        if !folder.fired() {
+            break;
+        }
+    }
 }
 
 fn descriptors(folder: &Path) {

@@ -47,6 +47,10 @@ pub const TARGETS: &[Target] = &[
         body: qcow2,
     },
     Target {
+        name: "vhdx",
+        body: vhdx,
+    },
+    Target {
         name: "vdi",
         body: vdi,
     },
@@ -95,6 +99,75 @@ pub fn qcow2(bytes: &[u8]) {
     try_everything("qcow2", &[("disk", bytes)]);
 }
 
+/// A file that claims to be a VHDX, packed by [`vhdx_packed`]: unpacked it has megabytes, most of
+/// them holes. Its checksums are made right, or nothing behind them would ever be looked at.
+pub fn vhdx(bytes: &[u8]) {
+    let mut content = SparseBytes::default();
+    let mut rest = bytes;
+    while let Some((head, tail)) = rest.split_first_chunk::<6>() {
+        let sector = u64::from(u32::from_le_bytes([head[0], head[1], head[2], head[3]]));
+        let len = usize::from(u16::from_le_bytes([head[4], head[5]]) % 4097);
+        let (piece, tail) = tail.split_at(len.min(tail.len()));
+        content.write(sector % VHDX_SECTORS * 512, piece);
+        rest = tail;
+    }
+    let mut seal = |offset: u64, len: u64| {
+        let mut record = vec![0; len as usize];
+        if content.read(offset, &mut record) {
+            record[4..8].fill(0);
+            content.write(offset + 4, &crc32c(&record).to_le_bytes());
+        }
+    };
+    for (offset, len) in [(64, 4), (128, 4), (192, 64), (256, 64)] {
+        seal(offset << 10, len << 10);
+    }
+    for offset in (1 << 20..2 << 20).step_by(4096) {
+        let mut head = [0; 12];
+        if content.read(offset, &mut head) && head.starts_with(b"loge") {
+            let len = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
+            let mut entry = vec![0; (len.clamp(4096, 64 << 10)) as usize];
+            if content.read(offset, &mut entry) {
+                entry[4..8].fill(0);
+                content.write(offset + 4, &crc32c(&entry).to_le_bytes());
+            }
+        }
+    }
+    let folder = FaultFolder::default();
+    folder.insert("disk", content);
+    try_folder("vhdx", &folder);
+}
+
+/// Sectors that an unpacked VHDX may have: 16 MiB.
+const VHDX_SECTORS: u64 = 16 << 11;
+
+/// Packs a VHDX as the fuzzer's input: for each run of sectors that are not all zeros its number
+/// (32 bits), its length in bytes (16 bits, up to 4096) and its bytes.
+pub fn vhdx_packed(content: &SparseBytes) -> Vec<u8> {
+    let mut packed = Vec::new();
+    for sector in 0..content.len().div_ceil(512) {
+        let mut bytes = [0; 512];
+        let len = (content.len() - sector * 512).min(512) as usize;
+        content.read(sector * 512, &mut bytes[..len]);
+        if bytes != [0; 512] || (sector + 1) * 512 >= content.len() {
+            packed.extend((sector as u32).to_le_bytes());
+            packed.extend((len as u16).to_le_bytes());
+            packed.extend(&bytes[..len]);
+        }
+    }
+    packed
+}
+
+fn crc32c(bytes: &[u8]) -> u32 {
+    let mut crc = !0_u32;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
+        }
+    }
+    !crc
+}
+
 /// One file that claims to be a VDI.
 pub fn vdi(bytes: &[u8]) {
     try_everything("vdi", &[("disk", bytes)]);
@@ -138,28 +211,33 @@ fn extent(create_type: &str, kind: &str, bytes: &[u8]) {
 
 /// Opens, maps, reads, writes and checks the first of the files, each as far as it is let.
 fn try_everything(format: &str, files: &[(&str, &[u8])]) {
-    let format = format_named(format).expect("in the registry");
     let folder = FaultFolder::default();
     for (name, content) in files {
         folder.insert(name, SparseBytes::from_bytes(content));
     }
     let bytes = files[0].1;
-    format.probe(bytes, &bytes[bytes.len().saturating_sub(4096)..]);
+    let format_of_name = format_named(format).expect("in the registry");
+    format_of_name.probe(bytes, &bytes[bytes.len().saturating_sub(4096)..]);
+    try_folder(format, &folder);
+}
+
+fn try_folder(format: &str, folder: &FaultFolder) {
+    let format = format_named(format).expect("in the registry");
     for salvage in [false, true] {
-        if let Ok(image) = open(format, &folder, Access::ReadOnly, salvage) {
+        if let Ok(image) = open(format, folder, Access::ReadOnly, salvage) {
             look(&*image);
         }
     }
-    if let Ok(args) = args(&folder, Access::ReadOnly, false) {
+    if let Ok(args) = args(folder, Access::ReadOnly, false) {
         let _ = format.check(args);
     }
     for verb in VERBS {
         keep_up(format, &folder.copy(), *verb);
     }
-    if let Ok(image) = open(format, &folder, Access::ReadWrite, false) {
+    if let Ok(image) = open(format, folder, Access::ReadWrite, false) {
         change(&*image);
     }
-    if let Ok(image) = open(format, &folder, Access::ReadOnly, false) {
+    if let Ok(image) = open(format, folder, Access::ReadOnly, false) {
         look(&*image);
     }
 }
