@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::SparseBytes;
 use crate::{
-    Access, Error, ErrorKind, FileId, Opened, Outputs, Resolver, Result, Storage, StorageExtent,
+    Access, Error, ErrorKind, FileId, Opened, Outputs, Resolver, Result, SECTOR_BYTES, Storage,
+    StorageExtent,
 };
 
 /// One operation that changed, or made durable, a file of a [`FaultFolder`]. `file` is the file's
@@ -69,7 +70,7 @@ pub enum Op {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The nth change (write, set_len, punch, sync, create, replace, remove) fails once with EIO. A write
-    /// leaves its first half behind.
+    /// leaves the sectors of its first half behind.
     WriteEio(u64),
     /// From the nth change on, every write that needs new space fails with ENOSPC.
     DiskFull(u64),
@@ -334,7 +335,9 @@ impl Storage for FaultStorage {
         };
         let needs_space = world.contents[self.file].needs_space(offset, buf.len());
         if let Err(error) = world.change(&self.name, needs_space) {
-            let half = &buf[..buf.len() / 2];
+            // Up to the end of a sector: inside one, all of a write happens or nothing.
+            let middle = (offset + buf.len() as u64 / 2) / SECTOR_BYTES * SECTOR_BYTES;
+            let half = &buf[..middle.saturating_sub(offset) as usize];
             if !world.contents[self.file].needs_space(offset, half.len()) {
                 self.log(&mut world, write(half));
             }
