@@ -157,11 +157,11 @@ _hako() {
                     return 0
                     ;;
                 --from)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 -f)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 --allow-path)
@@ -194,11 +194,11 @@ _hako() {
                     return 0
                     ;;
                 --from)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 -f)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 --allow-path)
@@ -227,11 +227,11 @@ _hako() {
             fi
             case "${prev}" in
                 --from)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 -f)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 --allow-path)
@@ -260,11 +260,11 @@ _hako() {
             fi
             case "${prev}" in
                 --from)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 -f)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 --allow-path)
@@ -275,11 +275,11 @@ _hako() {
                     return 0
                     ;;
                 --from-b)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 -F)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 --snapshot)
@@ -329,15 +329,15 @@ _hako() {
                     return 0
                     ;;
                 --to)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 -O)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 --subformat)
-                    COMPREPLY=($(compgen -W "v3 monolithicSparse twoGbMaxExtentSparse monolithicFlat twoGbMaxExtentFlat vmfs streamOptimized dynamic fixed" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "v3 monolithicSparse twoGbMaxExtentSparse monolithicFlat twoGbMaxExtentFlat vmfs streamOptimized dynamic fixed differencing dynamic fixed differencing dynamic fixed diff" -- "${cur}"))
                     return 0
                     ;;
                 --allocation)
@@ -381,11 +381,11 @@ _hako() {
                     return 0
                     ;;
                 --from)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 -f)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 --allow-path)
@@ -422,15 +422,15 @@ _hako() {
                     return 0
                     ;;
                 --to)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 -O)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 --subformat)
-                    COMPREPLY=($(compgen -W "v3 monolithicSparse twoGbMaxExtentSparse monolithicFlat twoGbMaxExtentFlat vmfs streamOptimized dynamic fixed" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "v3 monolithicSparse twoGbMaxExtentSparse monolithicFlat twoGbMaxExtentFlat vmfs streamOptimized dynamic fixed differencing dynamic fixed differencing dynamic fixed diff" -- "${cur}"))
                     return 0
                     ;;
                 --allocation)
@@ -474,11 +474,11 @@ _hako() {
                     return 0
                     ;;
                 --from)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 -f)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 --allow-path)
@@ -507,11 +507,11 @@ _hako() {
             fi
             case "${prev}" in
                 --from)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 -f)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 --allow-path)
@@ -558,11 +558,11 @@ _hako() {
             fi
             case "${prev}" in
                 --from)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 -f)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 --allow-path)
@@ -599,11 +599,11 @@ _hako() {
             fi
             case "${prev}" in
                 --from)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 -f)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 --allow-path)
@@ -636,11 +636,11 @@ _hako() {
             fi
             case "${prev}" in
                 --from)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 -f)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 --allow-path)
@@ -681,11 +681,11 @@ _hako() {
                     return 0
                     ;;
                 --parent-format)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 -F)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 --threads)
@@ -693,11 +693,11 @@ _hako() {
                     return 0
                     ;;
                 --from)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 -f)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 --allow-path)
@@ -726,11 +726,11 @@ _hako() {
             fi
             case "${prev}" in
                 --from)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 -f)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 --allow-path)
@@ -759,11 +759,11 @@ _hako() {
             fi
             case "${prev}" in
                 --from)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 -f)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 --allow-path)
@@ -838,11 +838,11 @@ _hako() {
                     return 0
                     ;;
                 --from)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 -f)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 --allow-path)
@@ -895,11 +895,11 @@ _hako() {
                     return 0
                     ;;
                 --from)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 -f)
-                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0
                     ;;
                 --allow-path)

@@ -71,7 +71,9 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''
-vhdx\t''"
+vhdx\t''
+vhd\t''
+vdi\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -l snapshot -d 'Show an internal snapshot (qcow2), by name or ID' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from info" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
@@ -90,7 +92,9 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -s O -l to -d 'Format of the new image; by default what its extension says' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''
-vhdx\t''"
+vhdx\t''
+vhd\t''
+vdi\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l subformat -d 'Variant of the format; `hako disk formats` lists them' -r -f -a "v3\t''
 monolithicSparse\t''
 twoGbMaxExtentSparse\t''
@@ -99,7 +103,14 @@ twoGbMaxExtentFlat\t''
 vmfs\t''
 streamOptimized\t''
 dynamic\t''
-fixed\t''"
+fixed\t''
+differencing\t''
+dynamic\t''
+fixed\t''
+differencing\t''
+dynamic\t''
+fixed\t''
+diff\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l allocation -d 'How much space to take at once' -r -f -a "thin\t''
 lazy\t''
 eager\t''"
@@ -119,7 +130,9 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''
-vhdx\t''"
+vhdx\t''
+vhd\t''
+vdi\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from create" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
@@ -139,7 +152,9 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -s O -l to -d 'Format of the new image; by default what its extension says' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''
-vhdx\t''"
+vhdx\t''
+vhd\t''
+vdi\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l subformat -d 'Variant of the format; `hako disk formats` lists them' -r -f -a "v3\t''
 monolithicSparse\t''
 twoGbMaxExtentSparse\t''
@@ -148,7 +163,14 @@ twoGbMaxExtentFlat\t''
 vmfs\t''
 streamOptimized\t''
 dynamic\t''
-fixed\t''"
+fixed\t''
+differencing\t''
+dynamic\t''
+fixed\t''
+differencing\t''
+dynamic\t''
+fixed\t''
+diff\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l allocation -d 'How much space to take at once' -r -f -a "thin\t''
 lazy\t''
 eager\t''"
@@ -168,7 +190,9 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''
-vhdx\t''"
+vhdx\t''
+vhd\t''
+vdi\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l snapshot -d 'Show an internal snapshot (qcow2), by name or ID' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from convert" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
@@ -191,7 +215,9 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''
-vhdx\t''"
+vhdx\t''
+vhd\t''
+vdi\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from check" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
@@ -208,12 +234,16 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''
-vhdx\t''"
+vhdx\t''
+vhd\t''
+vdi\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -s F -l from-b -d 'Format of the second image, if --from is only that of the first' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''
-vhdx\t''"
+vhdx\t''
+vhd\t''
+vdi\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -l snapshot -d 'Compare an internal snapshot (qcow2) of the first image, by name or ID' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -l snapshot-b -d 'Compare an internal snapshot (qcow2) of the second image, by name or ID' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compare" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
@@ -231,7 +261,9 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''
-vhdx\t''"
+vhdx\t''
+vhd\t''
+vdi\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -l snapshot -d 'Show an internal snapshot (qcow2), by name or ID' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from map" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
@@ -248,7 +280,9 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''
-vhdx\t''"
+vhdx\t''
+vhd\t''
+vdi\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -l snapshot -d 'Show an internal snapshot (qcow2), by name or ID' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from hash" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
@@ -275,7 +309,9 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from set" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''
-vhdx\t''"
+vhdx\t''
+vhd\t''
+vdi\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from set" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from set" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
@@ -289,7 +325,9 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from resize" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''
-vhdx\t''"
+vhdx\t''
+vhd\t''
+vdi\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from resize" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from resize" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
@@ -306,7 +344,9 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compact" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''
-vhdx\t''"
+vhdx\t''
+vhd\t''
+vdi\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compact" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from compact" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
@@ -321,7 +361,9 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from commit" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''
-vhdx\t''"
+vhdx\t''
+vhd\t''
+vdi\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from commit" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from commit" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
@@ -339,12 +381,16 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -s F -l parent-format -d 'Format of the new parent, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''
-vhdx\t''"
+vhdx\t''
+vhd\t''
+vdi\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''
-vhdx\t''"
+vhdx\t''
+vhd\t''
+vdi\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rebase" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
@@ -360,7 +406,9 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rename" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''
-vhdx\t''"
+vhdx\t''
+vhd\t''
+vdi\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rename" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from rename" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
@@ -374,7 +422,9 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from delete" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''
-vhdx\t''"
+vhdx\t''
+vhd\t''
+vdi\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from delete" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from delete" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
@@ -395,7 +445,9 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from serve" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''
-vhdx\t''"
+vhdx\t''
+vhd\t''
+vdi\t''"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from serve" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from serve" -l snapshot -d 'Show an internal snapshot (qcow2), by name or ID' -r
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from serve" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'

@@ -86,6 +86,8 @@ pub struct Serve {
     export_name: String,
 
     /// Clients at the same time; one more is turned away
+    ///
+    /// Each takes up to 4 MiB of memory.
     #[arg(long, value_name = "N", default_value = "16",
           value_parser = clap::value_parser!(u16).range(1..=1024))]
     max_clients: u16,
