@@ -18,6 +18,9 @@ fn main() {
     images(&seeds);
     vhdx_logs(&seeds.join("vhdx"));
     descriptors(&seeds.join("vmdk_descriptor"));
+    for (name, disk_type) in [("small-dynamic", 3), ("small-differencing", 4)] {
+        write(&seeds.join("vhd"), name, &vhd(disk_type));
+    }
     write(&seeds.join("vmdk_cowd"), "small", &cowd());
     write(&seeds.join("vmdk_sesparse"), "small", &sesparse());
     for (name, structured) in [("simple", false), ("structured", true)] {
@@ -199,6 +202,64 @@ fn descriptors(folder: &Path) {
     for (name, text) in cases {
         write(folder, name, text.as_bytes());
     }
+}
+
+/// A dynamic or differencing VHD with blocks of 4 KiB, smaller than any that hako makes: footer,
+/// header, table of 16 entries, the name of a parent, two blocks, footer.
+fn vhd(disk_type: u32) -> Vec<u8> {
+    const BLOCK: u32 = 4096;
+    fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
+        bytes[at..at + value.len()].copy_from_slice(value);
+    }
+    fn seal(bytes: &mut [u8], at: usize) {
+        let sum: u32 = bytes.iter().map(|byte| u32::from(*byte)).sum();
+        put(bytes, at, &(!sum).to_be_bytes());
+    }
+    let size = u64::from(16 * BLOCK);
+    let mut footer = vec![0; 512];
+    put(&mut footer, 0, b"conectix\0\0\0\x02\0\x01\0\0");
+    put(&mut footer, 16, &512_u64.to_be_bytes());
+    put(&mut footer, 28, b"win ");
+    put(&mut footer, 40, &size.to_be_bytes());
+    put(&mut footer, 48, &size.to_be_bytes());
+    put(&mut footer, 60, &disk_type.to_be_bytes());
+    put(&mut footer, 68, &[7; 16]);
+    seal(&mut footer, 64);
+    let mut header = vec![0; 1024];
+    put(&mut header, 0, b"cxsparse\xff\xff\xff\xff\xff\xff\xff\xff");
+    put(&mut header, 16, &1536_u64.to_be_bytes());
+    put(&mut header, 24, &[0, 1, 0, 0, 0, 0, 0, 16]);
+    put(&mut header, 32, &BLOCK.to_be_bytes());
+    let name: Vec<u8> = ".\\base.vhd".bytes().flat_map(|byte| [byte, 0]).collect();
+    if disk_type == 4 {
+        put(&mut header, 40, &[9; 16]);
+        put(&mut header, 64, b"\0b\0.\0v\0h\0d");
+        put(&mut header, 576, b"W2ru\0\0\x02\0");
+        put(&mut header, 584, &(name.len() as u32).to_be_bytes());
+        put(&mut header, 592, &2048_u64.to_be_bytes());
+    }
+    seal(&mut header, 36);
+    let mut table = vec![0xff; 512];
+    put(&mut table, 0, &5_u32.to_be_bytes());
+    put(&mut table, 12, &14_u32.to_be_bytes());
+    let mut names = vec![0; 512];
+    put(&mut names, 0, &name);
+    let block = |bits: u8| {
+        let mut block = vec![0x55; 512 + BLOCK as usize];
+        block[..512].fill(0);
+        block[0] = bits;
+        block
+    };
+    [
+        footer.clone(),
+        header,
+        table,
+        names,
+        block(0xff),
+        block(0x3c),
+        footer,
+    ]
+    .concat()
 }
 
 /// An ESX delta: a header of four sectors, a directory of one entry, a table, one grain.

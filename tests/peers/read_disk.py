@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Prints the SHA-256 of a disk as another implementation reads it.
 
-usage: read_disk.py pyvmdk|dissect IMAGE [PARENT...]
+usage: read_disk.py pyvmdk|pyvhdi|dissect IMAGE [PARENT...]
 """
 
 import hashlib
@@ -26,6 +26,21 @@ def pyvmdk_disk(paths):
     return disk.get_media_size(), disk.read_buffer
 
 
+def pyvhdi_disk(paths):
+    import pyvhdi
+
+    files = []
+    for path in paths:
+        file = pyvhdi.file()
+        file.open(str(path))
+        files.append(file)
+    for child, parent in zip(files, files[1:]):
+        child.set_parent(parent)
+    # A child reads through its parent as long as that is there.
+    pyvhdi_disk.files = files
+    return files[0].get_media_size(), files[0].read_buffer
+
+
 def dissect_disk(paths):
     path = paths[0]
     if path.suffix == ".qcow2":
@@ -38,6 +53,10 @@ def dissect_disk(paths):
 
         disk = VDI(path)
         stream = disk.open()
+    elif path.suffix == ".vhd":
+        from dissect.hypervisor.disk.vhd import VHD
+
+        stream = disk = VHD(path.open("rb"))
     elif path.suffix == ".vhdx":
         from dissect.hypervisor.disk.vhdx import VHDX
 
@@ -52,7 +71,7 @@ def dissect_disk(paths):
 
 
 def main():
-    reader = {"pyvmdk": pyvmdk_disk, "dissect": dissect_disk}[sys.argv[1]]
+    reader = {"pyvmdk": pyvmdk_disk, "pyvhdi": pyvhdi_disk, "dissect": dissect_disk}[sys.argv[1]]
     size, read = reader([pathlib.Path(name) for name in sys.argv[2:]])
     digest = hashlib.sha256()
     left = size

@@ -58,6 +58,10 @@ pub const TARGETS: &[Target] = &[
         name: "nbd",
         body: nbd,
     },
+    Target {
+        name: "vhd",
+        body: vhd,
+    },
 ];
 
 /// One file that claims to be a VMDK with its descriptor inside: monolithicSparse, streamOptimized.
@@ -194,6 +198,11 @@ pub fn nbd(bytes: &[u8]) {
 
 /// Bytes of the disk that the fuzzed NBD server serves.
 pub const NBD_DISK_BYTES: usize = 1 << 20;
+
+/// One file that claims to be a VHD.
+pub fn vhd(bytes: &[u8]) {
+    try_everything("vhd", &[("disk", bytes)]);
+}
 
 /// Sectors of the extents of the seeds.
 pub const EXTENT_SECTORS: u64 = 2048;

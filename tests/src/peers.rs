@@ -79,28 +79,41 @@ impl QemuImg {
 pub enum Reader {
     /// libvmdk's Python binding.
     Pyvmdk,
+    /// libvhdi's Python binding.
+    Pyvhdi,
     /// dissect.hypervisor.
     Dissect,
 }
 
 impl Reader {
-    /// Both of them.
-    pub const ALL: [Reader; 2] = [Reader::Pyvmdk, Reader::Dissect];
+    /// All of them.
+    pub const ALL: [Reader; 3] = [Reader::Pyvmdk, Reader::Pyvhdi, Reader::Dissect];
 
     /// Returns the SHA-256 of the disk as it reads it; `None` if it is not installed.
     #[track_caller]
     pub fn hash(self, image: &Path) -> Option<String> {
+        self.hash_chain(&[image])
+    }
+
+    /// Returns the SHA-256 of the disk that these layers make, the top first.
+    #[track_caller]
+    pub fn hash_chain(self, layers: &[&Path]) -> Option<String> {
         let python = root().join(".venv/bin/python3");
         if !python.exists() {
-            skip("no .venv with pyvmdk and dissect.hypervisor: tests/run makes it");
+            skip("no .venv with pyvmdk, pyvhdi and dissect.hypervisor: tests/run makes it");
             return None;
         }
         let script = root().join("tests/peers/read_disk.py");
         let name = match self {
             Reader::Pyvmdk => "pyvmdk",
+            Reader::Pyvhdi => "pyvhdi",
             Reader::Dissect => "dissect",
         };
-        let args = [script.as_os_str(), name.as_ref(), image.as_os_str()];
+        let layers = layers.iter().map(|layer| layer.as_os_str());
+        let args: Vec<_> = [script.as_os_str(), name.as_ref()]
+            .into_iter()
+            .chain(layers)
+            .collect();
         Some(run_program(&python, &args).ok().trim().to_owned())
     }
 }

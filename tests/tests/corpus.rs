@@ -7,7 +7,7 @@ use hako_tests::corpus::{Corpus, Entry};
 use hako_tests::{convert, disk, disk_verb, hash, measure, variants};
 
 /// The formats of the corpus, as its index names them, that hako reads.
-const FORMATS: &[&str] = &["vmdk", "qcow2", "raw", "vdi", "vhdx"];
+const FORMATS: &[&str] = &["vmdk", "qcow2", "raw", "vdi", "vhdx", "vpc"];
 
 /// Disks larger than this are compared extent by extent instead of hashed again and again.
 const LARGE: u64 = 1 << 30;

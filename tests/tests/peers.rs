@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use hako_block::testkit::{qemu_checks, qemu_name};
+use hako_block::{Access, BlockImage};
+use hako_formats::{OpenOptions, open_chain};
 use hako_tests::peers::{QemuImg, Reader};
 use hako_tests::{Variant, convert, disk, disk_verb, hash, variants};
 
@@ -84,7 +86,7 @@ fn every_qemu_img_reads_what_hako_writes() {
 }
 
 #[test]
-fn pyvmdk_and_dissect_read_what_hako_writes() {
+fn readers_in_python_read_what_hako_writes() {
     // dissect fails at the end of a flat disk whose size is no multiple of 8 KiB.
     let world = World::of_size(24 << 20);
     for variant in variants() {
@@ -93,12 +95,41 @@ fn pyvmdk_and_dissect_read_what_hako_writes() {
         for reader in Reader::ALL {
             let knows = match reader {
                 Reader::Pyvmdk => variant.format == "vmdk",
+                Reader::Pyvhdi => matches!(variant.format.as_str(), "vhd" | "vhdx"),
                 Reader::Dissect => variant.format != "raw",
             };
             if let Some(content) = knows.then(|| reader.hash(&image)).flatten() {
                 assert_eq!(content, world.content, "{variant:?} by {reader:?}");
             }
         }
+    }
+}
+
+/// A differencing disk with blocks that are its own, zeros, and the parent's.
+#[test]
+fn pyvhdi_reads_a_differencing_chain_as_hako_does() {
+    let world = World::of_size(24 << 20);
+    let (base, top) = (world.path("base.vhd"), world.path("top.vhd"));
+    convert(&world.raw, &base, &[]);
+    disk_verb("create", &[&top], &["--parent", base.to_str().unwrap()]).ok();
+    if let Some(content) = Reader::Pyvhdi.hash_chain(&[&top, &base]) {
+        assert_eq!(content, world.content, "an empty overlay");
+    }
+    let options = OpenOptions {
+        access: Access::ReadWrite,
+        ..OpenOptions::default()
+    };
+    let opened = open_chain(&top, &options).unwrap();
+    for (offset, len) in [(100, 5000), (7 << 20, 3 << 20), ((24 << 20) - 512, 512)] {
+        opened.chain.write_at(offset, &vec![0x5a; len]).unwrap();
+    }
+    opened.chain.write_zeroes(12 << 20..15 << 20).unwrap();
+    opened.chain.flush().unwrap();
+    drop(opened);
+    let ours = hash(&top, &[]);
+    assert_ne!(ours, world.content);
+    if let Some(content) = Reader::Pyvhdi.hash_chain(&[&top, &base]) {
+        assert_eq!(content, ours);
     }
 }
 
@@ -125,6 +156,8 @@ const MADE_BY_QEMU: &[(&str, &str, &[&str])] = &[
     ("qcow2", "data_file=", &[]),
     ("vdi", "", &[]),
     ("vdi", "", &["-o", "static=on"]),
+    ("vhd", "", &["-o", "force_size=on"]),
+    ("vhd", "", &["-o", "subformat=fixed,force_size=on"]),
     ("vhdx", "", &[]),
     ("vhdx", "", &["-o", "block_size=1M,log_size=2M"]),
     ("vhdx", "", &["-o", "block_state_zero=off"]),
