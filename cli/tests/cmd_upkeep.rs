@@ -225,3 +225,36 @@ fn repair_saves_what_it_overwrites_and_can_be_undone() {
     world.fails("check --undo disk.raw a.qcow2", 4, "first line");
     world.fails("check --repair all disk.raw", 1, "repaired");
 }
+
+/// qemu calls a VHD "vpc": a backing format of that name is read, and written.
+#[test]
+fn qcow2_over_a_vhd_is_the_same_to_qemu() {
+    let world = World::new();
+    world.raw("disk.raw", 8 * MIB, &[(MIB, &[7; 5000])]);
+    world.done("convert disk.raw base.vhd");
+    world.done("create ours.qcow2 --parent base.vhd");
+    let create = [
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-b",
+        "base.vhd",
+        "-F",
+        "vpc",
+        "theirs.qcow2",
+    ];
+    world.peer("qemu-img", &create);
+    for image in ["ours.qcow2", "theirs.qcow2"] {
+        world.done(&format!("compare disk.raw {image}"));
+        world.peer(
+            "qemu-img",
+            &["compare", "-f", "raw", "-F", "qcow2", "disk.raw", image],
+        );
+        world.done(&format!("rebase --unsafe -b base.vhd {image}"));
+        world.peer(
+            "qemu-img",
+            &["compare", "-f", "raw", "-F", "qcow2", "disk.raw", image],
+        );
+    }
+}

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hako_block::{Cancel, Chain, Error, LayerView, NoProgress, ParentLink, Progress, Result};
-use hako_formats::{CreateOptions, OpenOptions, OpenedLayer, open_chain};
+use hako_block::{Cancel, Chain, Error, LayerView, NoProgress, ParentLink, Progress, Result, Uuid};
+use hako_formats::{CreateOptions, OpenOptions, OpenedLayer, Settings, open_chain};
 use hako_pipeline::{CopyOptions, InPlace, copy};
 
 use crate::change::{Subject, Top};
@@ -178,10 +178,22 @@ fn finish(request: &CommitRequest, layers: Vec<OpenedLayer>, parent: &Path) -> R
                 force: true,
             };
             create(request, &NoProgress, &Cancel::default())?;
+            keep_identity(subject, info.identity)?;
             relink_above(subject, &above)
         }
     }
     .map_err(|error| error.in_file(&subject.path))
+}
+
+/// Gives an overlay that was made anew what it was known by.
+fn keep_identity(subject: &Subject, identity: Option<Uuid>) -> Result<()> {
+    let Some(uuid) = identity else { return Ok(()) };
+    let top = subject.open_top()?;
+    let settings = Settings {
+        uuid: Some(uuid),
+        ..Settings::default()
+    };
+    top.format.set(top.args, &settings)
 }
 
 /// Tells the overlays on an overlay that was made anew its new content ID: its content is what it

@@ -59,7 +59,7 @@ impl Variant {
             .format
             .subformats()
             .iter()
-            .find(|row| row.name == "differencing");
+            .find(|row| matches!(row.name, "differencing" | "diff"));
         Variant {
             format: self.format,
             subformat: row.map_or(self.subformat, |row| row.name),

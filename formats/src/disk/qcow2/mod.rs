@@ -18,6 +18,7 @@
 
 mod allocate;
 mod append;
+mod backing;
 mod bitmaps;
 mod check;
 mod codec;

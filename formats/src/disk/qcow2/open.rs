@@ -12,6 +12,7 @@ use super::snapshot::Snapshots;
 use super::tables::Tables;
 use super::write::Writer;
 use crate::disk::OpenArgs;
+use crate::disk::qcow2::backing;
 
 /// Opens one layer.
 pub fn open(args: &OpenArgs) -> Result<Image> {
@@ -136,7 +137,10 @@ fn parent(header: &Header) -> Option<ParentLink> {
     Some(ParentLink {
         // qemu's own way to say that the rest is a file name, whatever colons are in it.
         name: name.strip_prefix("file:").unwrap_or(name).to_owned(),
-        format: header.backing_format.clone(),
+        format: header
+            .backing_format
+            .as_deref()
+            .map(|name| backing::from_qemu(name).to_owned()),
         ..ParentLink::default()
     })
 }

@@ -12,6 +12,7 @@ use hako_block::{Encode, Error, Result, Sink, Storage, is_zero};
 use super::append::Appender;
 use super::header::{self, Codec, Header, MAX_L1_BYTES};
 use super::layout::{COPIED, Compressed, Layout, Mapped};
+use crate::disk::qcow2::backing;
 use crate::disk::{Allocation, Compression, CreateArgs};
 
 const DEFAULT_CLUSTER_BYTES: u64 = 65536;
@@ -361,7 +362,8 @@ fn new_header(args: &CreateArgs<'_>) -> Result<Header> {
         backing_format: args
             .parent
             .as_ref()
-            .and_then(|parent| parent.format.clone()),
+            .and_then(|parent| parent.format.as_deref())
+            .map(|name| backing::to_qemu(name).to_owned()),
         data_file_name: None,
         bitmaps: None,
     };

@@ -3,6 +3,7 @@
 use hako_block::{Error, ParentLink, Result};
 
 use crate::disk::OpenArgs;
+use crate::disk::qcow2::backing;
 use crate::disk::qcow2::extensions;
 use crate::disk::qcow2::header::{self, Header};
 use crate::disk::qcow2::{open, sink};
@@ -26,5 +27,5 @@ pub fn relink(args: &OpenArgs, parent: Option<&ParentLink>) -> Result<()> {
         return Err(Error::invalid("the name of the parent is not known"));
     }
     let name = sink::plain_name(&parent.name);
-    extensions::relink(&*args.storage, &header, &name, format)
+    extensions::relink(&*args.storage, &header, &name, backing::to_qemu(format))
 }
