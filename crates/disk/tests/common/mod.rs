@@ -1,5 +1,6 @@
 //! Images on the disk, written through the formats' own code.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A test helper panics to fail the test.
+#![allow(clippy::print_stderr)] // It names the variant that failed.
 #![allow(dead_code)] // Each test file is a crate of its own and uses a part.
 
 use std::path::{Path, PathBuf};
