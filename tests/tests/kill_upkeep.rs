@@ -76,11 +76,7 @@ impl World {
 
     #[track_caller]
     fn assert_same(&self, name: &str, about: &str) {
-        let run = disk_verb(
-            "compare",
-            &[&self.wanted, &self.path(name)],
-            &["--from", "raw"],
-        );
+        let run = disk_verb("compare", &[&self.wanted, &self.path(name)], &[]);
         assert_eq!(run.code, Some(0), "{about}: {}{}", run.stdout, run.stderr);
     }
 }
@@ -145,8 +141,7 @@ fn kill_at_random(world: &World, words: &[&str], shows: &str, rng: &mut Rng) {
         let about = format!("{} {words:?}, killed: {killed}", world.extension);
         if words[0] == "commit" {
             // Until it is run again the overlay may be refused, never show something else.
-            let options = ["--from", "raw"];
-            let run = disk_verb("compare", &[&trial.wanted, &trial.path(shows)], &options);
+            let run = disk_verb("compare", &[&trial.wanted, &trial.path(shows)], &[]);
             assert_ne!(run.code, Some(1), "{about}: {}", run.stdout);
         } else if trial.path(shows).exists() {
             trial.assert_same(shows, &about);
