@@ -81,7 +81,8 @@ fn empty_disk_of_two_tebibytes_converts_to_anything_and_takes_no_space() {
             let options = [&to.options()[..], &["--from", &from.format, "--force"]].concat();
             measured_convert(&source, &target, &options);
             let space = space_in(folder.path());
-            assert!(space < 4 << 20, "{from:?} to {to:?}: {space} bytes");
+            // The tables of VHD and VDI say in so many words that there is nothing: 4 and 8 MiB.
+            assert!(space < 20 << 20, "{from:?} to {to:?}: {space} bytes");
             let options = ["--from", &from.format, "--from-b", &to.format];
             disk_verb("compare", &[&source, &target], &options).ok();
         }
