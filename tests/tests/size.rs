@@ -38,7 +38,7 @@ fn memory_does_not_grow_with_the_disk() {
     let scattered = world.path().join("scattered.raw");
     let dense = world.path().join("dense.raw");
     make_scattered(&scattered, if all() { 1 << 40 } else { 64 << 30 }, 2000);
-    disk::make_dense(&dense, if all() { 2 << 30 } else { 110 << 20 }, 5);
+    disk::make_dense(&dense, if all() { 1 << 30 } else { 110 << 20 }, 5);
     for variant in variants() {
         for source in [&scattered, &dense] {
             let folder = tempfile::tempdir_in(world.path()).unwrap();

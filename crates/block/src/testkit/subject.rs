@@ -88,7 +88,7 @@ impl Effort {
 
     /// Some minutes for all formats, on two cores a quarter of an hour.
     pub const LONG: Effort = Effort {
-        n_seeds: 3,
+        n_seeds: 2,
         n_steps: 30,
         n_cut_variants: 6,
         n_faults: 150,
