@@ -1,6 +1,5 @@
 //! Deleting an image with all its files.
 
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use hako_block::{Error, Result, Value};
@@ -43,15 +42,8 @@ pub(crate) fn files_of(layer: &OpenedLayer) -> Vec<PathBuf> {
             files.push(file);
         }
     }
-    files.retain(|file| is_regular(file));
+    files.retain(|file| std::fs::metadata(file).is_ok_and(|metadata| metadata.is_file()));
     files
-}
-
-fn is_regular(file: &Path) -> bool {
-    std::fs::metadata(file).is_ok_and(|metadata| {
-        let kind = metadata.file_type();
-        kind.is_file() && !kind.is_block_device()
-    })
 }
 
 /// Removes the files of one layer.

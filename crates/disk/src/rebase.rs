@@ -1,7 +1,8 @@
 //! Giving an overlay another parent, or none.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hako_block::{
@@ -83,11 +84,7 @@ pub fn rebase(
     })
 }
 
-fn open_parent(
-    path: &std::path::Path,
-    request: &RebaseRequest,
-    overlay: &OpenedChain,
-) -> Result<Parent> {
+fn open_parent(path: &Path, request: &RebaseRequest, overlay: &OpenedChain) -> Result<Parent> {
     let subject = &request.subject;
     let options = OpenOptions {
         from: request.parent_from.clone(),
@@ -95,15 +92,11 @@ fn open_parent(
         ..OpenOptions::default()
     };
     let top = overlay.layers[0].args.storage.id();
-    // Opened for reading it would wait for the lock that this command holds on the overlay.
-    let is_overlay = |path: &std::path::Path| {
-        use std::os::unix::fs::MetadataExt;
-        let metadata = std::fs::metadata(path);
-        metadata.is_ok_and(|metadata| {
-            top.is_some_and(|id| (id.device, id.inode) == (metadata.dev(), metadata.ino()))
-        })
-    };
-    if is_overlay(path) {
+    // Opening the overlay again would meet the lock that this command holds on it.
+    let is_overlay = std::fs::metadata(path).is_ok_and(|metadata| {
+        top.is_some_and(|id| (id.device, id.inode) == (metadata.dev(), metadata.ino()))
+    });
+    if is_overlay {
         return Err(Error::new(ErrorKind::Invalid, "cannot be its own parent").in_file(path));
     }
     let parent = Parent::open(path, &subject.path, &options)?;
