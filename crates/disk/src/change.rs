@@ -1,7 +1,6 @@
 //! Opening an image to change it in place.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use hako_block::{Access, Error, ErrorKind, Gate, Opened, Result};
 use hako_formats::{
@@ -78,17 +77,6 @@ impl Top {
             args: layer.args,
         };
         layers.into_iter().map(top).collect()
-    }
-
-    /// Opens the image again.
-    pub(crate) fn into_layer(self) -> Result<OpenedLayer> {
-        let name = self.args.storage.name().to_owned();
-        let image = self.format.open(self.args.clone());
-        Ok(OpenedLayer {
-            format: self.format,
-            image: Arc::from(image.map_err(|error| error.in_file(name))?),
-            args: self.args,
-        })
     }
 }
 

@@ -78,7 +78,8 @@ pub fn commit(
     intent.write()?;
     let size = layers[0].image.info().virtual_size;
     if size > layers[1].image.info().virtual_size {
-        layers = grow_parent(layers, size)?;
+        grow_parent(layers, size)?;
+        layers = open_layers(subject, true)?;
     }
     let options = CopyOptions {
         threads: request
@@ -138,16 +139,17 @@ fn refuse_to_empty(overlay: &OpenedLayer) -> Result<()> {
     }
 }
 
-/// Makes a smaller parent as large as its overlay.
-fn grow_parent(layers: Vec<OpenedLayer>, size: u64) -> Result<Vec<OpenedLayer>> {
-    let layers = Top::of_layers(layers);
-    if let Some(parent) = layers.get(1) {
-        parent
-            .format
-            .resize(parent.args.clone(), size)
-            .map_err(|error| error.in_file(parent.args.storage.name()))?;
+/// Makes a smaller parent as large as its overlay. The layers are opened anew afterwards: the
+/// driver may have replaced the file.
+fn grow_parent(layers: Vec<OpenedLayer>, size: u64) -> Result<()> {
+    match Top::of_layers(layers).into_iter().nth(1) {
+        Some(parent) => {
+            let name = parent.args.storage.name().to_owned();
+            let resized = parent.format.resize(parent.args, size);
+            resized.map_err(|error| error.in_file(name))
+        }
+        None => Ok(()),
     }
-    layers.into_iter().map(Top::into_layer).collect()
 }
 
 fn finish(request: &CommitRequest, layers: Vec<OpenedLayer>, parent: &Path) -> Result<()> {

@@ -6,7 +6,7 @@ mod common;
 use common::{About, Stack, Variant, content, scribble, subject};
 use hako_block::testkit::Rng;
 use hako_block::{Cancel, ErrorKind, NoProgress};
-use hako_disk::{Afterwards, CommitRequest, commit};
+use hako_disk::{Afterwards, CommitRequest, NewSize, ResizeRequest, commit, resize};
 
 const SIZE: u64 = (5 << 20) + 512;
 
@@ -138,4 +138,28 @@ impl hako_block::Progress for StopAtOnce {
         self.0.cancel();
     }
     fn phase(&self, _name: &str) {}
+}
+
+#[test]
+fn parent_grows_with_a_larger_overlay() {
+    for variant in Variant::overlays() {
+        let _about = About(variant.label());
+        let mut rng = Rng::new(9);
+        let stack = Stack::new(&variant, 2, SIZE, &mut rng);
+        let larger = ResizeRequest {
+            subject: subject(&stack.layers[1]),
+            size: NewSize::By(3 << 20),
+            shrink: false,
+            cut_data: false,
+            force: false,
+        };
+        resize(&larger, &NoProgress, &Cancel::default()).unwrap();
+        let mut wanted = stack.contents[1].clone();
+        wanted.resize(wanted.len() + (3 << 20), 0);
+        assert!(content(&stack.layers[1]) == wanted, "after the resize");
+        scribble(&stack.layers[1], &mut wanted, &mut rng);
+        run(&request(&stack.layers[1], Afterwards::Empty)).unwrap();
+        assert!(content(&stack.layers[0]) == wanted, "the parent");
+        assert!(content(&stack.layers[1]) == wanted, "the overlay");
+    }
 }
