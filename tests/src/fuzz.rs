@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use hako_block::testkit::{FaultFolder, SparseBytes};
-use hako_block::{Access, BlockImage, Cancel, NoProgress, Resolver, Result};
+use hako_block::{Access, BlockImage, Cancel, Error, NoProgress, Resolver, Result};
 use hako_formats::{DiskFormat, OpenArgs, Repair, Settings, Task, format_named};
 use hako_nbd::{Export, Limits, Server, Socket};
 
@@ -300,12 +300,13 @@ impl Verb {
 /// Runs a verb. An image in which the check finds no damage must have none afterwards, and keep
 /// its content.
 fn keep_up(format: &dyn DiskFormat, folder: &FaultFolder, verb: Verb) {
-    let sound = || {
-        let args = args(folder, Access::ReadOnly, false).ok()?;
-        let findings = format.check(args).ok()?;
-        (findings.n_corruptions == 0).then_some(())
+    let damage = || {
+        let args = args(folder, Access::ReadOnly, false)?;
+        let found = format.check(args)?;
+        Ok::<_, Error>((found.n_corruptions > 0).then_some(found.list))
     };
-    let before = sound().and_then(|()| content(format, folder));
+    let is_sound = matches!(damage(), Ok(None));
+    let before = is_sound.then(|| content(format, folder)).flatten();
     let size = open(format, folder, Access::ReadOnly, false)
         .map_or(1 << 20, |image| image.info().virtual_size);
     let Ok(args) = args(folder, Access::ReadWrite, false) else {
@@ -315,7 +316,11 @@ fn keep_up(format: &dyn DiskFormat, folder: &FaultFolder, verb: Verb) {
     let Some(before) = before.filter(|_| done.is_ok()) else {
         return;
     };
-    assert!(sound().is_some(), "{verb:?} damaged the image");
+    let damage = damage();
+    assert!(
+        matches!(damage, Ok(None)),
+        "{verb:?} damaged it: {damage:?}"
+    );
     let after = content(format, folder).expect("is read as before");
     let both = before.len().min(after.len());
     assert!(

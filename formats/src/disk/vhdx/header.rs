@@ -5,7 +5,7 @@ use std::ops::Range;
 use hako_block::{Error, Result, Storage, Uuid};
 
 use super::bytes::{guid_at, put, record_checksum, u16_at, u32_at, u64_at};
-use super::layout::MIB;
+use super::layout::{MAX_FILE_BYTES, MIB};
 
 /// The first bytes of every file.
 pub const MAGIC: &[u8; 8] = b"vhdxfile";
@@ -88,8 +88,8 @@ impl Header {
             return refused(format!("lies at {:#x}", self.log_offset));
         }
         match self.log_offset.checked_add(len) {
-            Some(end) => Ok(self.log_offset..end),
-            None => refused(format!("lies at {:#x}", self.log_offset)),
+            Some(end) if end <= MAX_FILE_BYTES => Ok(self.log_offset..end),
+            _ => refused(format!("lies at {:#x}", self.log_offset)),
         }
     }
 }

@@ -6,7 +6,7 @@ use hako_block::{Error, Result, Storage};
 
 use super::bat::each_entry;
 use super::layout::{Block, MAX_FILE_BYTES, MIB, decode_bitmap_entry};
-use super::structure::Structure;
+use super::structure::{Structure, check_len};
 use crate::disk::bits::Bits;
 
 /// The places of a file.
@@ -24,6 +24,7 @@ impl Space {
     pub fn survey(structure: &Structure) -> Result<Self> {
         let layout = structure.layout();
         let file_len = structure.storage.len_bytes()?;
+        check_len(file_len)?;
         let end = file_len.div_ceil(MIB);
         let mut space = Self {
             used: Bits::new(end),

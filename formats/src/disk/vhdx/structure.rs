@@ -28,21 +28,32 @@ pub struct Structure {
     pub n_replayed: Option<usize>,
 }
 
+/// Refuses a file that is too long for any VHDX: what is kept of its places would be too.
+pub fn check_len(len: u64) -> Result<()> {
+    if len > MAX_FILE_BYTES {
+        return Err(Error::unsupported(format!(
+            "a file of {len} bytes; a VHDX of 64 TiB needs less than {MAX_FILE_BYTES}"
+        )));
+    }
+    Ok(())
+}
+
 impl Structure {
     /// Reads it. For writing, replays the log into the file first, and mends a region table that
     /// is not like the other one.
     pub fn open(storage: &Arc<dyn Storage>, access: Access) -> Result<Self> {
         let len = storage.len_bytes()?;
-        if len > MAX_FILE_BYTES {
-            return Err(Error::unsupported(format!(
-                "a file of {len} bytes; a VHDX of 64 TiB needs less than {MAX_FILE_BYTES}"
-            )));
-        }
+        check_len(len)?;
         let mut structure = Self::read(storage)?;
         if access == Access::ReadOnly {
             return Ok(structure);
         }
-        structure.headers.current.log_area()?;
+        let log = structure.headers.current.log_area()?;
+        if log.end > len {
+            // What is written goes through the log first: it would make the file as long as that.
+            let what = format!("lies at {:#x}, past the end of the file", log.start);
+            return Err(Error::corrupt("header, log", what));
+        }
         if structure.n_replayed.is_some() {
             replay(storage, &structure.headers)?;
             structure = Self::read(storage)?;
