@@ -146,11 +146,12 @@ fn kill_at_random(world: &World, words: &[&str], shows: &str, rng: &mut Rng) {
         } else if trial.path(shows).exists() {
             trial.assert_same(shows, &about);
         }
-        let again = verb(&trial, words).output().unwrap();
+        let again = verb(&trial, words).stderr(Stdio::piped()).output().unwrap();
+        let stderr = String::from_utf8_lossy(&again.stderr);
         let done_already = words[0] == "rename" && !trial.path(shows).exists();
         assert!(
             again.status.success() || !killed || done_already,
-            "{about}: again"
+            "{about}: again: {stderr}"
         );
         let shown = if words[0] == "rename" {
             "renamed"

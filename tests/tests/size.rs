@@ -77,12 +77,13 @@ fn empty_disk_of_two_tebibytes_converts_to_anything_and_takes_no_space() {
             if !all() && from.format != "raw" && to.format != "raw" {
                 continue;
             }
-            let target = folder.path().join(to.file_name("target"));
-            let options = [&to.options()[..], &["--from", &from.format, "--force"]].concat();
+            let inner = tempfile::tempdir().unwrap();
+            let target = inner.path().join(to.file_name("target"));
+            let options = [&to.options()[..], &["--from", &from.format]].concat();
             measured_convert(&source, &target, &options);
-            let space = space_in(folder.path());
+            let space = space_in(inner.path());
             // The tables of VHD and VDI say in so many words that there is nothing: 4 and 8 MiB.
-            assert!(space < 20 << 20, "{from:?} to {to:?}: {space} bytes");
+            assert!(space < 10 << 20, "{from:?} to {to:?}: {space} bytes");
             let options = ["--from", &from.format, "--from-b", &to.format];
             disk_verb("compare", &[&source, &target], &options).ok();
         }

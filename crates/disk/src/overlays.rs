@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use hako_block::staging::PART_SUFFIX;
 use hako_block::{Access, Error, FileId, FileStorage, GateRules, LockMode, Result, Storage};
 use hako_formats::{OpenOptions, find_parent, open_chain};
 
@@ -16,7 +17,10 @@ pub fn overlays_of(path: &Path) -> Result<Vec<PathBuf>> {
         let entry = entry.map_err(failed)?;
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
         let candidate = path.with_file_name(entry.file_name());
-        if is_file && candidate.file_name() != path.file_name() && stands_on(&candidate, id) {
+        // What a run is writing, or a killed one left behind, is no image yet.
+        let is_part = entry.file_name().to_string_lossy().ends_with(PART_SUFFIX);
+        let is_other = candidate.file_name() != path.file_name();
+        if is_file && is_other && !is_part && stands_on(&candidate, id) {
             overlays.push(candidate);
         }
     }
