@@ -74,12 +74,9 @@ pub fn convert(
         ));
     }
     let options = CopyOptions {
-        threads: request
-            .threads
-            .unwrap_or(CopyOptions::new(progress, cancel).threads),
         rate: request.rate,
         keep_holes: request.layer.is_some(),
-        ..CopyOptions::new(progress, cancel)
+        ..CopyOptions::new(progress, cancel).with_threads(request.threads)
     };
     let folder = request.target.folder().map(Path::to_path_buf);
     let spool_folder = folder.as_deref().unwrap_or(&request.temp_folder);

@@ -145,11 +145,7 @@ impl Threads {
         progress: &'a dyn Progress,
         cancel: &'a Cancel,
     ) -> CopyOptions<'a> {
-        let usual = CopyOptions::new(progress, cancel);
-        CopyOptions {
-            threads: self.number().unwrap_or(usual.threads),
-            ..usual
-        }
+        CopyOptions::new(progress, cancel).with_threads(self.number())
     }
 }
 

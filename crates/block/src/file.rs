@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::lock::{LockMode, lock_file, refuse_vmware_lock};
-use crate::{Error, ErrorKind, FileId, Result, Storage, StorageExtent, sys};
+use crate::{Error, ErrorKind, FileId, Result, Storage, StorageExtent, sys, write_zeros};
 
 /// Whether something is opened for reading only or for writing too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -140,17 +140,6 @@ impl FileStorage {
             sys::start_writeback(self.file.as_fd());
         }
     }
-
-    fn write_zeros(&self, range: Range<u64>) -> Result<()> {
-        let zeros = vec![0; 1 << 20];
-        let mut offset = range.start;
-        while offset < range.end {
-            let len = (range.end - offset).min(zeros.len() as u64) as usize;
-            self.write_at(offset, &zeros[..len])?;
-            offset += len as u64;
-        }
-        Ok(())
-    }
 }
 
 fn open_error(error: std::io::Error, is_device: bool) -> Error {
@@ -231,7 +220,7 @@ impl Storage for FileStorage {
         match rustix::fs::fallocate(&self.file, flags, range.start, end - range.start) {
             Ok(()) => Ok(()),
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
-                self.write_zeros(range.start..end)
+                write_zeros(self, range.start..end)
             }
             Err(error) => Err(self.error("punch a hole", error, range.start)),
         }

@@ -39,7 +39,7 @@ pub use progress::{Cancel, NoProgress, Progress};
 pub use saved::SavedCopy;
 pub use sink::{Encode, Sink};
 pub use staging::{Outputs, StagedFolder};
-pub use storage::{FileId, Storage, StorageExtent, is_zero};
+pub use storage::{FileId, Storage, StorageExtent, is_zero, write_zeros};
 
 /// Bytes in a sector, unless an image says otherwise.
 pub const SECTOR_BYTES: u64 = 512;

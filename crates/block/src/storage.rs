@@ -80,6 +80,19 @@ pub trait Storage: Send + Sync {
     }
 }
 
+/// Writes zeros over `range`, so that the host stores them: no hole.
+pub fn write_zeros(storage: &dyn Storage, range: Range<u64>) -> Result<()> {
+    const CHUNK: u64 = 1 << 20;
+    let zeros = vec![0; CHUNK.min(range.end.saturating_sub(range.start)) as usize];
+    let mut offset = range.start;
+    while offset < range.end {
+        let len = (range.end - offset).min(CHUNK);
+        storage.write_at(offset, &zeros[..len as usize])?;
+        offset += len;
+    }
+    Ok(())
+}
+
 /// Returns whether every byte is zero. Fast: compares 64 bytes at a time, stops at the first hit.
 pub fn is_zero(bytes: &[u8]) -> bool {
     let mut chunks = bytes.chunks_exact(64);

@@ -8,6 +8,7 @@ use hako_formats::{
 };
 
 use crate::overlays::overlays_of;
+use crate::target::is_same;
 
 /// Which image to change, and how to open it.
 #[derive(Debug, Clone, Default)]
@@ -43,12 +44,8 @@ impl Subject {
     /// Refuses to go on if another image beside this one is an overlay on it.
     pub(crate) fn refuse_overlays(&self, except: Option<&Path>, why: &str) -> Result<()> {
         let overlays = overlays_of(&self.path)?;
-        let same = |path: &Path| {
-            except.is_some_and(|except| {
-                matches!((path.canonicalize(), except.canonicalize()), (Ok(a), Ok(b)) if a == b)
-            })
-        };
-        match overlays.iter().find(|overlay| !same(overlay)) {
+        let is_meant = |path: &Path| except.is_some_and(|except| is_same(path, except));
+        match overlays.iter().find(|overlay| !is_meant(overlay)) {
             None => Ok(()),
             Some(overlay) => Err(Error::new(
                 ErrorKind::Invalid,

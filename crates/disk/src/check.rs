@@ -57,12 +57,7 @@ pub fn check(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<CheckReport> {
-    let options = CopyOptions {
-        threads: request
-            .threads
-            .unwrap_or(CopyOptions::new(progress, cancel).threads),
-        ..CopyOptions::new(progress, cancel)
-    };
+    let options = CopyOptions::new(progress, cancel).with_threads(request.threads);
     progress.phase("check");
     let opened = match open_chain(&request.path, &request.open) {
         Ok(opened) => opened,

@@ -82,11 +82,8 @@ pub fn commit(
         layers = open_layers(subject, true)?;
     }
     let options = CopyOptions {
-        threads: request
-            .threads
-            .unwrap_or(CopyOptions::new(progress, cancel).threads),
         keep_holes: true,
-        ..CopyOptions::new(progress, cancel)
+        ..CopyOptions::new(progress, cancel).with_threads(request.threads)
     };
     progress.phase("commit");
     let report = copy(

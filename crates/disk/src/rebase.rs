@@ -1,7 +1,6 @@
 //! Giving an overlay another parent, or none.
 
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use hako_pipeline::{CopyOptions, copy};
 
 use crate::change::Subject;
 use crate::parent::Parent;
+use crate::target::is_same;
 
 /// What to rebase, and onto what.
 #[derive(Debug, Clone)]
@@ -62,11 +62,8 @@ pub fn rebase(
     } else {
         progress.phase("rebase");
         let copy_options = CopyOptions {
-            threads: request
-                .threads
-                .unwrap_or(CopyOptions::new(progress, cancel).threads),
             keep_holes: true,
-            ..CopyOptions::new(progress, cancel)
+            ..CopyOptions::new(progress, cancel).with_threads(request.threads)
         };
         let new = parent.as_ref().map(|parent| &parent.chain.chain);
         store_differences(&opened, new, &copy_options)?
@@ -93,10 +90,7 @@ fn open_parent(path: &Path, request: &RebaseRequest, overlay: &OpenedChain) -> R
     };
     let top = overlay.layers[0].args.storage.id();
     // Opening the overlay again would meet the lock that this command holds on it.
-    let is_overlay = std::fs::metadata(path).is_ok_and(|metadata| {
-        top.is_some_and(|id| (id.device, id.inode) == (metadata.dev(), metadata.ino()))
-    });
-    if is_overlay {
+    if is_same(path, &subject.path) {
         return Err(Error::new(ErrorKind::Invalid, "cannot be its own parent").in_file(path));
     }
     let parent = Parent::open(path, &subject.path, &options)?;

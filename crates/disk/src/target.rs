@@ -199,6 +199,11 @@ impl Outputs for Guarded<'_> {
     }
 }
 
+/// Returns whether two paths lead to one file. One that leads nowhere is no other's.
+pub(crate) fn is_same(a: &Path, b: &Path) -> bool {
+    matches!((std::fs::metadata(a), std::fs::metadata(b)), (Ok(a), Ok(b)) if same_file(&a, &b))
+}
+
 fn same_file(a: &Metadata, b: &Metadata) -> bool {
     if a.file_type().is_block_device() && b.file_type().is_block_device() {
         return a.rdev() == b.rdev();

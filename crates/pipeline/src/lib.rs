@@ -62,4 +62,12 @@ impl<'a> CopyOptions<'a> {
             detect_zeros: true,
         }
     }
+
+    /// Returns the same with so many threads, if the user said how many.
+    pub fn with_threads(self, threads: Option<usize>) -> Self {
+        Self {
+            threads: threads.unwrap_or(self.threads),
+            ..self
+        }
+    }
 }

@@ -6,6 +6,7 @@ pub(crate) mod bits;
 pub(crate) mod cache;
 pub(crate) mod claims;
 pub(crate) mod compact;
+pub(crate) mod delivery;
 mod findings;
 mod options;
 pub mod qcow2;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hako_block::image::check_range;
 use hako_block::{
     Access, BlockImage, Error, Extent, ExtentKind, ImageInfo, Result, SECTOR_BYTES, Sink, Storage,
-    is_zero,
+    is_zero, write_zeros,
 };
 
 use super::{Allocation, CreateArgs, DiskFormat, OpenArgs, Subformat, Task};
@@ -131,14 +131,24 @@ fn punch_zeros(storage: &dyn Storage, run: Range<u64>) -> Result<()> {
     zeros.map_or(Ok(()), |zeros| storage.punch_hole(zeros))
 }
 
-/// A raw disk. Its size is the file's: a tail of less than a sector is there too.
-struct RawImage {
+/// A disk whose bytes are those of the file, from its beginning on.
+pub(super) struct RawImage {
     storage: Arc<dyn Storage>,
     host_name: Arc<str>,
     info: ImageInfo,
 }
 
 impl RawImage {
+    /// Returns the disk that `info` describes, on `storage`.
+    pub(super) fn new(storage: Arc<dyn Storage>, info: ImageInfo) -> Self {
+        Self {
+            host_name: storage.name().into(),
+            storage,
+            info,
+        }
+    }
+
+    /// Opens a raw file. Its size is the file's: a tail of less than a sector is there too.
     fn open(args: OpenArgs) -> Result<Self> {
         let len = args.storage.len_bytes()?;
         let mut info = ImageInfo {
@@ -157,11 +167,7 @@ impl RawImage {
         if args.storage.is_device() {
             info.details.push(("block_device", true.into()));
         }
-        Ok(Self {
-            host_name: args.storage.name().into(),
-            storage: args.storage,
-            info,
-        })
+        Ok(Self::new(args.storage, info))
     }
 
     fn check(&self, offset: u64, len: u64) -> Result<()> {
@@ -262,17 +268,6 @@ impl RawSink {
             self.zero(gap)
         }
     }
-
-    fn write_zeros(&self, range: Range<u64>) -> Result<()> {
-        let zeros = vec![0; 1 << 20];
-        let mut offset = range.start;
-        while offset < range.end {
-            let len = (range.end - offset).min(zeros.len() as u64);
-            self.storage.write_at(offset, &zeros[..len as usize])?;
-            offset += len;
-        }
-        Ok(())
-    }
 }
 
 impl Sink for RawSink {
@@ -289,7 +284,7 @@ impl Sink for RawSink {
 
     fn zero(&mut self, range: Range<u64>) -> Result<()> {
         if self.allocation == Allocation::Eager {
-            self.write_zeros(range.clone())?;
+            write_zeros(&*self.storage, range.clone())?;
         } else if !self.storage.is_blank() {
             self.storage.punch_hole(range.clone())?;
         }

@@ -1,15 +1,10 @@
 //! What the suite needs to know of a variant of a format, from the registry.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hako_block::testkit::{
-    CheckReport, FaultFolder, SparseBytes, Subject, Traits, qemu_checks, qemu_name,
-};
+use hako_block::testkit::{CheckReport, FaultFolder, Subject, Traits, qemu_checks, qemu_name};
 use hako_block::{
     Access, BlockImage, ContentId, ErrorKind, Outputs, ParentLink, Resolver, Result, SECTOR_BYTES,
     Sink, Uuid,
@@ -170,9 +165,7 @@ impl Subject for Variant {
 fn qemu_finds(format: &str, folder: &FaultFolder, name: &str) -> Option<String> {
     const LEAKS_ONLY: i32 = 3;
     let scratch = tempfile::tempdir().unwrap();
-    for (name, content) in folder.files() {
-        write_sparse(&scratch.path().join(name), &content);
-    }
+    folder.save(scratch.path());
     // qemu-img does not even look at a VHDX whose log must be replayed unless it may write that.
     let repair: &[&str] = if format == "vhdx" {
         &["-r", "all"]
@@ -196,20 +189,4 @@ fn qemu_finds(format: &str, folder: &FaultFolder, name: &str) -> Option<String> 
         return None;
     }
     (code != 0 && code != LEAKS_ONLY).then(|| format!("qemu-img check, exit code {code}: {text}"))
-}
-
-/// Writes a file of the folder in memory to the disk.
-fn write_sparse(path: &Path, content: &SparseBytes) {
-    let file = File::create(path).unwrap();
-    file.set_len(content.len()).unwrap();
-    let mut offset = 0;
-    while offset < content.len() {
-        let (len, is_data) = content.run_at(offset);
-        if is_data {
-            let mut bytes = vec![0; len as usize];
-            content.read(offset, &mut bytes);
-            file.write_all_at(&bytes, offset).unwrap();
-        }
-        offset += len;
-    }
 }

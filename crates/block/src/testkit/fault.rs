@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::SparseBytes;
@@ -150,6 +151,15 @@ impl FaultFolder {
             .iter()
             .map(|(name, file)| (name.clone(), content(file)))
             .collect()
+    }
+
+    /// Writes the files as they are now into a folder of the host, for a peer to look at.
+    ///
+    /// Panics if the host fails.
+    pub fn save(&self, folder: &Path) {
+        for (name, content) in self.files() {
+            content.save(&folder.join(name));
+        }
     }
 
     /// Returns a folder with copies of the files and an empty log.

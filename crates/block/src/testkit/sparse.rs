@@ -1,7 +1,10 @@
 //! The content of a file as pages: copies are cheap, and a file of terabytes costs what is in it.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Bytes in a page; a page that is absent is a hole.
@@ -119,6 +122,23 @@ impl SparseBytes {
                     Arc::make_mut(bytes)[inside].fill(0);
                 }
             });
+        }
+    }
+
+    /// Writes the content to a file of the host, what is absent as holes. Panics if the host fails.
+    pub fn save(&self, path: &Path) {
+        let file = File::create(path).expect("the host creates a file");
+        file.set_len(self.len).expect("the host sets its length");
+        let mut offset = 0;
+        while offset < self.len {
+            let (len, present) = self.run_at(offset);
+            if present {
+                let mut bytes = vec![0; len.min(self.len - offset) as usize];
+                self.read(offset, &mut bytes);
+                file.write_all_at(&bytes, offset)
+                    .expect("the host writes to it");
+            }
+            offset += len;
         }
     }
 

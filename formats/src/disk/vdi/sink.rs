@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use hako_block::{Error, Result, SECTOR_BYTES, Sink, Storage};
+use hako_block::{Error, Result, SECTOR_BYTES, Sink, Storage, write_zeros};
 
 use super::header::{Header, Kind, MAX_BLOCK, NewHeader};
 use super::map::{HOLE, ZERO};
+use crate::disk::delivery::skipped_before;
 use crate::disk::{Allocation, CreateArgs};
 
 /// What VirtualBox uses, and all that QEMU reads.
@@ -97,16 +98,8 @@ impl VdiSink {
 
     /// Checks a delivery and makes up for what was skipped before it.
     fn advance(&mut self, range: &Range<u64>) -> Result<()> {
-        let (block, size) = (self.header.block, self.header.virtual_size());
-        let ends_unit = range.end.is_multiple_of(block) || range.end == size;
-        let in_order = self.position <= range.start && range.end <= size;
-        if !range.start.is_multiple_of(block) || !ends_unit || !in_order {
-            return Err(Error::invalid(format!(
-                "delivery of {}..{} is not whole blocks in ascending order",
-                range.start, range.end
-            )));
-        }
-        let gap = self.position..range.start;
+        let (unit, size) = (self.header.block, self.header.virtual_size());
+        let gap = skipped_before(self.position, range, unit, size)?;
         self.position = range.end;
         self.skip(gap, HOLE)
     }
@@ -216,16 +209,4 @@ fn kind_of(args: &CreateArgs<'_>) -> Result<Kind> {
                 .hint("one of dynamic, fixed"))
         }
     }
-}
-
-fn write_zeros(storage: &dyn Storage, range: Range<u64>) -> Result<()> {
-    const CHUNK: u64 = 1 << 20;
-    let zeros = vec![0; CHUNK.min(range.end - range.start) as usize];
-    let mut offset = range.start;
-    while offset < range.end {
-        let len = (range.end - offset).min(CHUNK);
-        storage.write_at(offset, &zeros[..len as usize])?;
-        offset += len;
-    }
-    Ok(())
 }

@@ -103,7 +103,7 @@ impl DiskFormat for Vhd {
             found.refuse_resizing()?;
         }
         if found.footer.disk_type == DiskType::Fixed {
-            return Ok(Box::new(fixed::FixedImage::open(&args, &found)?));
+            return Ok(Box::new(fixed::open(&args, &found)?));
         }
         let dynamic = Dynamic::read(found, &*args.storage, args.salvage)?;
         Ok(Box::new(image::Image::open(&args, dynamic)?))

@@ -11,6 +11,7 @@ use super::footer::{DiskType, FOOTER_BYTES, Footer, put};
 use super::header::{HEADER_BYTES, Header};
 use super::layout::{UNUSED, bitmap_bytes, entry_of, slot_at};
 use super::parent::NewNames;
+use crate::disk::delivery::skipped_before;
 use crate::disk::{Allocation, CreateArgs};
 
 /// Dynamic disk header, field Block Size: what everybody uses.
@@ -93,15 +94,8 @@ impl DynamicSink {
 
     /// Checks a delivery.
     fn advance(&mut self, range: &Range<u64>) -> Result<()> {
-        let size = self.footer.current_size;
-        let ends_unit = range.end.is_multiple_of(UNIT_BYTES) || range.end == size;
-        let in_order = self.position <= range.start && range.end <= size;
-        if !range.start.is_multiple_of(UNIT_BYTES) || !ends_unit || !in_order {
-            return Err(Error::invalid(format!(
-                "delivery of {}..{} is not whole units in ascending order",
-                range.start, range.end
-            )));
-        }
+        let (unit, size) = (UNIT_BYTES, self.footer.current_size);
+        skipped_before(self.position, range, unit, size)?;
         self.position = range.end;
         Ok(())
     }

@@ -11,13 +11,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use hako_block::{Error, ErrorKind, Result, Sink, Storage, Uuid};
+use hako_block::{Error, ErrorKind, Result, Sink, Storage, Uuid, write_zeros};
 
 use super::header::{HEADER_OFFSETS, Header, MAGIC};
 use super::layout::{ENTRY_BYTES, Layout, MIB, STATE_PRESENT, STATE_ZERO};
 use super::locator::Locator;
 use super::metadata;
 use super::region::{RegionTable, TABLE_OFFSETS};
+use crate::disk::delivery::skipped_before;
 use crate::disk::{Allocation, CreateArgs};
 
 const LOG: Range<u64> = MIB..2 * MIB;
@@ -120,17 +121,8 @@ impl VhdxSink {
 
     /// Checks a delivery and makes up for what was skipped before it.
     fn advance(&mut self, range: &Range<u64>) -> Result<()> {
-        let unit = self.unit_bytes();
-        let size = self.layout.virtual_size;
-        let ends_unit = range.end.is_multiple_of(unit) || range.end == size;
-        let in_order = self.position <= range.start && range.end <= size;
-        if !range.start.is_multiple_of(unit) || !ends_unit || !in_order {
-            return Err(Error::invalid(format!(
-                "delivery of {}..{} is not whole units in ascending order",
-                range.start, range.end
-            )));
-        }
-        let gap = self.position..range.start;
+        let (unit, size) = (self.unit_bytes(), self.layout.virtual_size);
+        let gap = skipped_before(self.position, range, unit, size)?;
         self.position = range.end;
         self.fill(gap)
     }
@@ -326,16 +318,4 @@ fn new_layout(args: &CreateArgs<'_>, has_parent: bool) -> Result<Layout> {
     let sector_bytes = u64::from(args.options.sector_bytes.unwrap_or(512));
     metadata::layout(args.virtual_size, block_bytes, sector_bytes, has_parent)
         .map_err(|error| Error::new(ErrorKind::Invalid, error.finding()))
-}
-
-fn write_zeros(storage: &dyn Storage, range: Range<u64>) -> Result<()> {
-    const CHUNK: u64 = 1 << 20;
-    let zeros = vec![0; CHUNK.min(range.end - range.start) as usize];
-    let mut offset = range.start;
-    while offset < range.end {
-        let len = (range.end - offset).min(CHUNK);
-        storage.write_at(offset, zeros.get(..len as usize).unwrap_or(&zeros))?;
-        offset += len;
-    }
-    Ok(())
 }

@@ -167,7 +167,7 @@ fn snapshots_and_bitmaps_stay() {
     let files = load(folder.path());
     let mut content = old.clone();
     make_holes(&*open_in(&files, Access::ReadWrite), &mut content, 9);
-    save(&files, folder.path());
+    files.save(folder.path());
     qemu_img(folder.path(), &["bitmap", "--add", "disk.qcow2", "changed"]);
     let files = load(folder.path());
     let snapshot = |files: &FaultFolder| {

@@ -37,25 +37,6 @@ fn sparse(path: &Path) -> SparseBytes {
     content
 }
 
-/// Writes the files in memory to a host folder.
-pub fn save(files: &FaultFolder, folder: &Path) {
-    use std::os::unix::fs::FileExt;
-    for (name, content) in files.files() {
-        let file = std::fs::File::create(folder.join(name)).unwrap();
-        file.set_len(content.len()).unwrap();
-        let mut at = 0;
-        while at < content.len() {
-            let (len, is_data) = content.run_at(at);
-            if is_data {
-                let mut bytes = vec![0; len as usize];
-                content.read(at, &mut bytes);
-                file.write_all_at(&bytes, at).unwrap();
-            }
-            at += len;
-        }
-    }
-}
-
 /// What a driver is given to change `disk.qcow2`.
 pub fn args_of(files: &FaultFolder, access: Access) -> OpenArgs {
     args_of_name(files, "disk.qcow2", access)
@@ -87,7 +68,7 @@ pub fn assert_sound(files: &FaultFolder, whole: bool) {
 /// Passes if both versions of qemu-img find no corruption, and no leak if `whole`.
 pub fn assert_qemu_sound(files: &FaultFolder, whole: bool) {
     let scratch = tempfile::tempdir().unwrap();
-    save(files, scratch.path());
+    files.save(scratch.path());
     for program in qemu_imgs() {
         let output = Command::new(&program)
             .args(["check", "-U", WITHOUT_PARENT])
@@ -131,7 +112,7 @@ pub fn content_in(files: &FaultFolder) -> Vec<u8> {
 /// What the image in memory holds, read by qemu-img.
 pub fn qemu_content_in(files: &FaultFolder) -> Vec<u8> {
     let scratch = tempfile::tempdir().unwrap();
-    save(files, scratch.path());
+    files.save(scratch.path());
     qemu_content(&scratch.path().join("disk.qcow2"))
 }
 

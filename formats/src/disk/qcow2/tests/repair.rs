@@ -132,7 +132,7 @@ fn change(files: &FaultFolder, damage: impl FnOnce(&mut Bytes)) {
 /// What `qemu-img check -r all` makes of the files; it gives up on some.
 fn repaired_by_qemu(files: &FaultFolder) -> Option<FaultFolder> {
     let folder = tempfile::tempdir().unwrap();
-    save(files, folder.path());
+    files.save(folder.path());
     let output = Command::new("qemu-img")
         .args(["check", "-q", "-r", "all", "disk.qcow2"])
         .current_dir(folder.path())

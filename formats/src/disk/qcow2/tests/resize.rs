@@ -116,7 +116,7 @@ fn a_snapshot_keeps_its_size_and_content() {
         };
         assert!(read_all(&*Qcow2.open(args).unwrap()) == content);
     }
-    save(&files, folder.path());
+    files.save(folder.path());
     qemu_img(folder.path(), &["snapshot", "-a", "before", "disk.qcow2"]);
     assert!(qemu_content(&folder.path().join("disk.qcow2")) == content);
 }

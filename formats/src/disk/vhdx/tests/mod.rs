@@ -5,8 +5,6 @@ mod log;
 mod overlay;
 mod upkeep;
 
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -107,28 +105,10 @@ fn structure(folder: &FaultFolder) -> Structure {
     Structure::open(&storage, Access::ReadOnly).unwrap()
 }
 
-/// Writes the files in memory to a host folder.
-fn save(folder: &FaultFolder, to: &Path) {
-    for (name, content) in folder.files() {
-        let file = std::fs::File::create(to.join(name)).unwrap();
-        file.set_len(content.len()).unwrap();
-        let mut at = 0;
-        while at < content.len() {
-            let (len, is_data) = content.run_at(at);
-            if is_data {
-                let mut bytes = vec![0; len as usize];
-                content.read(at, &mut bytes);
-                file.write_all_at(&bytes, at).unwrap();
-            }
-            at += len;
-        }
-    }
-}
-
 /// What qemu-img reads, once it has replayed a log and found nothing wrong.
 fn qemu_content(folder: &FaultFolder) -> Vec<u8> {
     let scratch = tempfile::tempdir().unwrap();
-    save(folder, scratch.path());
+    folder.save(scratch.path());
     let run = |args: &[&str]| {
         let output = Command::new("qemu-img")
             .current_dir(&scratch)

@@ -3,13 +3,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use hako_block::{Error, Result, SECTOR_BYTES, Sink, Storage};
+use hako_block::{Error, Result, SECTOR_BYTES, Sink, Storage, write_zeros};
 
 use super::geometry::{
     DESCRIPTOR_SECTORS, Geometry, TABLE_BYTES, TABLE_ENTRIES, TABLE_SECTORS, directory_sectors,
     new_header,
 };
 use crate::disk::Allocation;
+use crate::disk::delivery::skipped_before;
 use crate::disk::vmdk::header::SparseHeader;
 
 /// What a new extent is to be.
@@ -163,16 +164,8 @@ impl HostedSink {
 
     /// Checks a delivery and makes up for what was skipped before it.
     fn advance(&mut self, range: &Range<u64>) -> Result<()> {
-        let grain = self.geometry.grain;
-        let ends_unit = range.end.is_multiple_of(grain) || range.end == self.geometry.capacity;
-        let in_order = self.position <= range.start && range.end <= self.geometry.capacity;
-        if !range.start.is_multiple_of(grain) || !ends_unit || !in_order {
-            return Err(Error::invalid(format!(
-                "delivery of {}..{} is not whole grains in ascending order",
-                range.start, range.end
-            )));
-        }
-        let gap = self.position..range.start;
+        let (unit, size) = (self.geometry.grain, self.geometry.capacity);
+        let gap = skipped_before(self.position, range, unit, size)?;
         self.position = range.end;
         self.preallocate(gap)
     }
@@ -254,16 +247,4 @@ impl Sink for HostedSink {
 fn sector_number(sector: u64) -> Result<u32> {
     u32::try_from(sector)
         .map_err(|_| Error::invalid(format!("sector {sector} cannot be addressed")))
-}
-
-fn write_zeros(storage: &dyn Storage, range: Range<u64>) -> Result<()> {
-    const CHUNK: u64 = 1 << 20;
-    let zeros = vec![0; CHUNK.min(range.end - range.start) as usize];
-    let mut offset = range.start;
-    while offset < range.end {
-        let len = (range.end - offset).min(CHUNK);
-        storage.write_at(offset, &zeros[..len as usize])?;
-        offset += len;
-    }
-    Ok(())
 }

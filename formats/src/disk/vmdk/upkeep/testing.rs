@@ -1,7 +1,7 @@
 //! What the tests of the verbs share: images in a folder that can be cut, and what they must be
 //! after it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use hako_block::testkit::{Fault, FaultFolder, Rng, SparseBytes, cut_images};
 use hako_block::{Access, BlockImage, Outputs, ParentLink, Resolver, Result};
@@ -172,27 +172,9 @@ pub(super) fn assert_flawless(folder: &FaultFolder) {
 /// Writes the files to a folder of the host.
 pub(super) fn on_host(folder: &FaultFolder) -> (tempfile::TempDir, PathBuf) {
     let host = tempfile::tempdir().unwrap();
-    for (name, content) in folder.files() {
-        write_sparse(&host.path().join(name), &content);
-    }
+    folder.save(host.path());
     let path = host.path().join(NAME);
     (host, path)
-}
-
-fn write_sparse(path: &Path, content: &SparseBytes) {
-    use std::os::unix::fs::FileExt;
-    let file = std::fs::File::create(path).unwrap();
-    file.set_len(content.len()).unwrap();
-    let mut offset = 0;
-    while offset < content.len() {
-        let (len, present) = content.run_at(offset);
-        if present {
-            let mut bytes = vec![0; len.min(content.len() - offset) as usize];
-            assert!(content.read(offset, &mut bytes));
-            file.write_all_at(&bytes, offset).unwrap();
-        }
-        offset += len;
-    }
 }
 
 /// qemu finds nothing wrong and reads the same.
@@ -217,6 +199,6 @@ pub(super) fn assert_qemu_agrees(folder: &FaultFolder) {
     }
     wanted.set_len(size);
     let mine = path.with_extension("mine");
-    write_sparse(&mine, &wanted);
+    wanted.save(&mine);
     qemu_img(&["compare", "-f", "raw", "-F", "raw", text(&raw), text(&mine)]);
 }
