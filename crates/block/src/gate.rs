@@ -4,6 +4,7 @@
 //! without `..` and without a symlink that leads out, and never a device node; beyond that only
 //! what the user allowed in so many words.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
+use crate::staging::PART_SUFFIX;
 use crate::{Access, Error, ErrorKind, FileStorage, LockMode, Result, Storage};
 
 /// Opens the files that an image names.
@@ -192,18 +194,8 @@ impl Resolver for Gate {
     }
 
     fn names(&self) -> Result<Vec<String>> {
-        let failed = |error| Error::io("list", error).in_file(&self.folder);
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            if entry.file_type().is_ok_and(|kind| kind.is_file())
-                && let Ok(name) = entry.file_name().into_string()
-            {
-                names.push(name);
-            }
-        }
-        names.sort();
-        Ok(names)
+        let names = file_names(&self.folder)?.into_iter();
+        Ok(names.filter_map(|name| name.into_string().ok()).collect())
     }
 
     fn create_new(&self, name: &str) -> Result<Arc<dyn Storage>> {
@@ -226,13 +218,30 @@ impl Resolver for Gate {
     }
 }
 
+/// Returns the names of the regular files in a folder, sorted. What a run is writing, or a killed
+/// one left behind, is none: it is no image yet.
+pub fn file_names(folder: &Path) -> Result<Vec<OsString>> {
+    let failed = |error| Error::io("list", error).in_file(folder);
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        let is_part = name.to_string_lossy().ends_with(PART_SUFFIX);
+        if entry.file_type().is_ok_and(|kind| kind.is_file()) && !is_part {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
 /// Replaces a file by `bytes`, all or nothing: written beside, synced, renamed, folder synced.
 /// Keeps the permission bits of what was there.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     // Through a symlink the file behind it is replaced, not the link.
     let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let failed = |doing: &str, error: std::io::Error| Error::io(doing, error).in_file(path);
-    let beside = path.with_file_name(format!(".{}.hako-part", file_name(path)?));
+    let beside = path.with_file_name(format!(".{}{PART_SUFFIX}", file_name(path)?));
     let _ = std::fs::remove_file(&beside);
     let mut file = std::fs::OpenOptions::new()
         .write(true)

@@ -19,7 +19,7 @@ pub trait Outputs: Send + Sync {
 }
 
 /// Suffix of a file that is being written; the name begins with a dot.
-pub const PART_SUFFIX: &str = ".hako-part";
+pub(crate) const PART_SUFFIX: &str = ".hako-part";
 
 /// The files of one image that is being written: `.NAME.hako-part` until [`StagedFolder::commit`].
 /// Dropping it removes them. What a killed run left behind is cleared by the next one with the

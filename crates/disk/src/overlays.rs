@@ -2,30 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use hako_block::staging::PART_SUFFIX;
-use hako_block::{Access, Error, FileId, FileStorage, GateRules, LockMode, Result, Storage};
+use hako_block::gate::file_names;
+use hako_block::{Access, FileId, FileStorage, GateRules, LockMode, Result, Storage};
 use hako_formats::{OpenOptions, find_parent, open_chain};
+
+use crate::target::folder_of;
 
 /// Returns the images in the folder of `path` that are overlays directly on it. Overlays in other
 /// folders cannot be known.
 pub fn overlays_of(path: &Path) -> Result<Vec<PathBuf>> {
     let id = FileStorage::open(path, Access::ReadOnly, LockMode::None)?.id();
-    let folder = crate::target::folder_of(path);
-    let failed = |error| Error::io("list", error).in_file(folder);
-    let mut overlays = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-        let candidate = path.with_file_name(entry.file_name());
-        // What a run is writing, or a killed one left behind, is no image yet.
-        let is_part = entry.file_name().to_string_lossy().ends_with(PART_SUFFIX);
-        let is_other = candidate.file_name() != path.file_name();
-        if is_file && is_other && !is_part && stands_on(&candidate, id) {
-            overlays.push(candidate);
-        }
-    }
-    overlays.sort();
-    Ok(overlays)
+    let names = file_names(folder_of(path))?;
+    let others = names
+        .iter()
+        .filter(|name| path.file_name() != Some(name.as_os_str()))
+        .map(|name| path.with_file_name(name));
+    Ok(others.filter(|other| stands_on(other, id)).collect())
 }
 
 /// Returns whether the file at `path` is an overlay on the file `id`. What cannot be read as an

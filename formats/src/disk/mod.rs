@@ -3,6 +3,7 @@
 //! To add a format: write a module here with an `impl DiskFormat`, add one line to [`FORMATS`].
 
 pub(crate) mod bits;
+pub(crate) mod bytes;
 pub(crate) mod cache;
 pub(crate) mod claims;
 pub(crate) mod compact;

@@ -20,6 +20,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hako_block::{Error, Result, SECTOR_BYTES, Uuid};
 
+pub(crate) use crate::disk::bytes::{array_at, put};
+
 /// Hard disk footer, field Cookie.
 pub const COOKIE: &[u8; 8] = b"conectix";
 /// Bytes of a footer.
@@ -309,15 +311,6 @@ fn damaged(what: impl Into<String>, byte: u64) -> Error {
     Error::corrupt("footer", what).at_byte(byte)
 }
 
-/// Returns the bytes at `at`; zeros beyond the end.
-pub fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    bytes
-        .get(at..)
-        .and_then(|tail| tail.first_chunk())
-        .copied()
-        .unwrap_or([0; N])
-}
-
 /// Returns the number at `at`.
 pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(array_at(bytes, at))
@@ -326,13 +319,6 @@ pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
 /// Returns the number at `at`.
 pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_be_bytes(array_at(bytes, at))
-}
-
-/// Puts `value` at `at`, where there is room for it.
-pub fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
-    if let Some(place) = bytes.get_mut(at..at + value.len()) {
-        place.copy_from_slice(value);
-    }
 }
 
 #[cfg(test)]

@@ -1,41 +1,21 @@
 //! Little-endian numbers and GUIDs at fixed places of a record, and the checksum of all records.
 
-use hako_block::Uuid;
-
-/// Returns the `N` bytes at `at`, zeros where the record ends before: callers check lengths.
-fn chunk<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    bytes
-        .get(at..)
-        .and_then(|rest| rest.first_chunk::<N>())
-        .copied()
-        .unwrap_or([0; N])
-}
+use crate::disk::bytes::array_at;
+pub(crate) use crate::disk::bytes::{put, uuid_at as guid_at};
 
 /// Returns the 16-bit number at `at`.
 pub fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes(chunk(bytes, at))
+    u16::from_le_bytes(array_at(bytes, at))
 }
 
 /// Returns the 32-bit number at `at`.
 pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(chunk(bytes, at))
+    u32::from_le_bytes(array_at(bytes, at))
 }
 
 /// Returns the 64-bit number at `at`.
 pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(chunk(bytes, at))
-}
-
-/// Returns the GUID at `at`.
-pub fn guid_at(bytes: &[u8], at: usize) -> Uuid {
-    Uuid::from_mixed_endian(chunk(bytes, at))
-}
-
-/// Puts `value` at `at`; the record has room for it.
-pub fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
-    if let Some(target) = bytes.get_mut(at..at + value.len()) {
-        target.copy_from_slice(value);
-    }
+    u64::from_le_bytes(array_at(bytes, at))
 }
 
 /// CRC-32C (Castagnoli), as MS-VHDX has it for headers, region tables and log entries.

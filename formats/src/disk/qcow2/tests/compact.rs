@@ -276,22 +276,10 @@ fn cancelling_leaves_the_image_whole() {
 
 #[test]
 fn two_tebibytes_are_compacted_by_the_data_not_by_the_size() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("disk.qcow2");
-    qemu_img(
-        folder.path(),
-        &["create", "-f", "qcow2", "disk.qcow2", "2T"],
-    );
-    let image = open_file(&path, Access::ReadWrite);
-    for index in 0..64_u64 {
-        image.write_at(index << 35, &[3; 4096]).unwrap();
-        image
-            .write_at((index << 35) + (1 << 30), &[0; 4096])
-            .unwrap();
-    }
-    image.flush().unwrap();
-    drop(image);
-    let files = load(folder.path());
+    let files = load_wide(|image, offset| {
+        image.write_at(offset, &[3; 4096]).unwrap();
+        image.write_at(offset + (1 << 30), &[0; 4096]).unwrap();
+    });
     files.set_fault(None);
     compacted(&files);
     let (n_changes, n_reads) = files.counts();

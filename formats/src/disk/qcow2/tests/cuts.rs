@@ -37,6 +37,24 @@ fn sparse(path: &Path) -> SparseBytes {
     content
 }
 
+/// Makes an empty disk of 2 TiB, has `fill` write into each of 64 places from its beginning to its
+/// end, and loads it.
+pub fn load_wide(fill: impl Fn(&dyn BlockImage, u64)) -> FaultFolder {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.qcow2");
+    qemu_img(
+        folder.path(),
+        &["create", "-f", "qcow2", "disk.qcow2", "2T"],
+    );
+    let image = open_file(&path, Access::ReadWrite);
+    for index in 0..64 {
+        fill(&*image, index << 35);
+    }
+    image.flush().unwrap();
+    drop(image);
+    load(folder.path())
+}
+
 /// What a driver is given to change `disk.qcow2`.
 pub fn args_of(files: &FaultFolder, access: Access) -> OpenArgs {
     args_of_name(files, "disk.qcow2", access)

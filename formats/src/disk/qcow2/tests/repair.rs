@@ -392,19 +392,7 @@ fn refcounts_too_narrow_for_the_uses_are_told() {
 
 #[test]
 fn rebuilding_two_tebibytes_takes_time_by_the_data() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("disk.qcow2");
-    qemu_img(
-        folder.path(),
-        &["create", "-f", "qcow2", "disk.qcow2", "2T"],
-    );
-    let image = open_file(&path, Access::ReadWrite);
-    for index in 0..64 {
-        image.write_at(index << 35, &[3; 4096]).unwrap();
-    }
-    image.flush().unwrap();
-    drop(image);
-    let files = load(folder.path());
+    let files = load_wide(|image, offset| image.write_at(offset, &[3; 4096]).unwrap());
     change(&files, |bytes| bytes.set(bytes.number(48), 0));
     files.set_fault(None);
     repaired(&files, Repair::All);

@@ -27,7 +27,8 @@
 //! | 0x1b8 | – | 16 | UUID of the parent's last modification |
 //! | 0x1c8 | – | 16 | logical geometry, in headers of 400 bytes |
 
-use hako_block::Uuid;
+use crate::disk::bytes::array_at;
+pub(crate) use crate::disk::bytes::{put, uuid_at};
 
 /// VDIPREHEADER, field u32Signature.
 pub const SIGNATURE: u32 = 0xbeda_107f;
@@ -99,10 +100,7 @@ pub const PARENT_MODIFICATION_OFFSET: usize = 0x1b8;
 
 /// Returns a number, 0 past the end.
 pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    let field = bytes
-        .get(at..at + 4)
-        .and_then(|field| field.try_into().ok());
-    field.map_or(0, u32::from_le_bytes)
+    u32::from_le_bytes(array_at(bytes, at))
 }
 
 /// Returns a number, 0 past the end.
@@ -110,22 +108,7 @@ pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 
-/// Returns a UUID, nil past the end.
-pub fn uuid_at(bytes: &[u8], at: usize) -> Uuid {
-    let field = bytes
-        .get(at..at + 16)
-        .and_then(|field| field.try_into().ok());
-    Uuid::from_mixed_endian(field.unwrap_or_default())
-}
-
 /// Sets a number, if it is inside.
 pub fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
     put(bytes, at, &value.to_le_bytes());
-}
-
-/// Sets bytes, if all are inside.
-pub fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
-    if let Some(field) = bytes.get_mut(at..at + value.len()) {
-        field.copy_from_slice(value);
-    }
 }
