@@ -167,14 +167,14 @@ pub(crate) fn pick(
     let Some(index) = layer else {
         return Ok(Arc::new(Chain::new(layers.to_vec())?));
     };
-    let Some(image) = layers.get(index) else {
+    let (Some(image), Some(chain)) = (layers.get(index), opened.chain.from_layer(index)) else {
         return Err(Error::invalid(format!(
             "no layer {index}: the chain has {} (0 is the top)",
             layers.len()
         )));
     };
     let content: Arc<dyn BlockImage> = if is_overlay {
-        Arc::new(Chain::new(layers[index..].to_vec())?)
+        Arc::new(chain)
     } else {
         Arc::clone(image)
     };

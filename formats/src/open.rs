@@ -65,22 +65,19 @@ pub struct OpenedChain {
     pub layers: Vec<OpenedLayer>,
 }
 
-/// Opens the image at `path` with all its parents.
-pub fn open_chain(path: &Path, options: &OpenOptions) -> Result<OpenedChain> {
+/// Opens the file at `path` and finds its format; no driver has looked at it yet.
+pub fn open_file(path: &Path, options: &OpenOptions) -> Result<(&'static dyn DiskFormat, Opened)> {
     let opened = Gate::open_user(path, options.access, &options.rules)?;
     let format = match &options.from {
         Some(name) => format_named(name)?,
         None => detect(&*opened.storage, path)?,
     };
-    open_chain_of(format, opened, options)
+    Ok((format, opened))
 }
 
-/// Opens an image whose file is open already, with all its parents.
-pub fn open_chain_of(
-    format: &'static dyn DiskFormat,
-    opened: Opened,
-    options: &OpenOptions,
-) -> Result<OpenedChain> {
+/// Opens the image at `path` with all its parents.
+pub fn open_chain(path: &Path, options: &OpenOptions) -> Result<OpenedChain> {
+    let (format, opened) = open_file(path, options)?;
     let mut layers = vec![open_layer(format, opened, options)?];
     let mut seen: Vec<FileId> = layers[0].args.storage.id().into_iter().collect();
     while let Some(link) = layers[layers.len() - 1].image.info().parent.clone() {

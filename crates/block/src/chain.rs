@@ -50,6 +50,13 @@ impl Chain {
         &self.layers
     }
 
+    /// Returns the chain from layer `depth` on (0 the top) as a disk of its own; `None` if there
+    /// is no such layer.
+    pub fn from_layer(&self, depth: usize) -> Option<Chain> {
+        let layers = self.layers.get(depth..)?.to_vec();
+        Chain::new(layers).ok()
+    }
+
     fn top(&self) -> &dyn BlockImage {
         &*self.layers[0]
     }

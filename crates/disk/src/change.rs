@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use hako_block::{Access, Error, ErrorKind, Gate, Opened, Result};
+use hako_block::{Access, Error, ErrorKind, Result};
 use hako_formats::{
-    DiskFormat, OpenArgs, OpenOptions, OpenedChain, OpenedLayer, detect, format_named, open_chain,
+    DiskFormat, OpenArgs, OpenOptions, OpenedChain, OpenedLayer, open_chain, open_file,
 };
 
 use crate::overlays::overlays_of;
@@ -60,32 +60,18 @@ impl Subject {
 /// An image's own file, open and locked, with its format, and no image on it: what a driver is
 /// given to change it. (A driver opens the image's further files itself, and would meet the locks
 /// of an image that is open still.)
-#[derive(Clone)]
 pub(crate) struct Top {
     pub(crate) format: &'static dyn DiskFormat,
     pub(crate) args: OpenArgs,
 }
 
 impl Top {
-    /// Takes layers apart; their images are closed.
-    pub(crate) fn of_layers(layers: Vec<OpenedLayer>) -> Vec<Top> {
+    /// Takes a chain apart, the top first; its images are closed.
+    pub(crate) fn of_chain(opened: OpenedChain) -> Vec<Top> {
         let top = |layer: OpenedLayer| Top {
             format: layer.format,
             args: layer.args,
         };
-        layers.into_iter().map(top).collect()
+        opened.layers.into_iter().map(top).collect()
     }
-}
-
-/// Opens the file at `path` and finds its format.
-pub(crate) fn open_file(
-    path: &Path,
-    options: &OpenOptions,
-) -> Result<(&'static dyn DiskFormat, Opened)> {
-    let opened = Gate::open_user(path, options.access, &options.rules)?;
-    let format = match &options.from {
-        Some(name) => format_named(name)?,
-        None => detect(&*opened.storage, path)?,
-    };
-    Ok((format, opened))
 }

@@ -4,11 +4,9 @@ use std::path::{Path, PathBuf};
 
 use hako_block::{Cancel, Error, ErrorKind, Progress, Result};
 use hako_formats::{
-    DiskFormat, Findings, OpenArgs, OpenOptions, OpenedLayer, Severity, open_chain,
+    DiskFormat, Findings, OpenArgs, OpenOptions, OpenedLayer, Severity, open_chain, open_file,
 };
 use hako_pipeline::{CopyOptions, read_all};
-
-use crate::change::open_file;
 
 /// What to check.
 pub struct CheckRequest {

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hako_block::{Cancel, Chain, Error, LayerView, NoProgress, ParentLink, Progress, Result, Uuid};
-use hako_formats::{CreateOptions, OpenOptions, OpenedLayer, Settings, open_chain};
+use hako_block::{
+    BlockImage, Cancel, Error, LayerView, NoProgress, ParentLink, Progress, Result, Uuid,
+};
+use hako_formats::{CreateOptions, OpenOptions, OpenedChain, OpenedLayer, Settings, open_chain};
 use hako_pipeline::{CopyOptions, InPlace, copy};
 
 use crate::change::{Subject, Top};
@@ -55,8 +57,8 @@ pub fn commit(
 ) -> Result<CommitReport> {
     let subject = &request.subject;
     let intent = Intent::of(&subject.path);
-    let mut layers = open_layers(subject, intent.is_there())?;
-    let parent = PathBuf::from(layers[1].args.storage.name());
+    let mut opened = open_both(subject, intent.is_there())?;
+    let parent = PathBuf::from(opened.layers[1].args.storage.name());
     if !request.force {
         Subject {
             path: parent.clone(),
@@ -69,29 +71,30 @@ pub fn commit(
     }
     match request.afterwards {
         Afterwards::Keep => {}
-        Afterwards::Empty => refuse_to_empty(&layers[0])?,
+        Afterwards::Empty => refuse_to_empty(&opened.layers[0])?,
         Afterwards::Delete if request.force => {}
         Afterwards::Delete => {
             subject.refuse_overlays(None, "deleting it would lose that one's content, too")?;
         }
     }
     intent.write()?;
-    let size = layers[0].image.info().virtual_size;
-    if size > layers[1].image.info().virtual_size {
-        grow_parent(layers, size)?;
-        layers = open_layers(subject, true)?;
+    let size = opened.chain.info().virtual_size;
+    if size > opened.layers[1].image.info().virtual_size {
+        grow_parent(opened, size)?;
+        opened = open_both(subject, true)?;
     }
     let options = CopyOptions {
         keep_holes: true,
         ..CopyOptions::new(progress, cancel).with_threads(request.threads)
     };
     progress.phase("commit");
-    let report = copy(
-        &LayerView::new(Arc::clone(&layers[0].image), Arc::new(chain_of(&layers)?)),
-        Box::new(InPlace(&chain_of(&layers[1..])?)),
-        size,
-        &options,
-    )?;
+    let OpenedChain { chain, layers } = opened;
+    let Some(below) = chain.from_layer(1) else {
+        return Err(no_parent(subject));
+    };
+    let own = LayerView::new(Arc::clone(&layers[0].image), Arc::new(chain));
+    let report = copy(&own, Box::new(InPlace(&below)), size, &options)?;
+    drop((own, below));
     finish(request, layers, &parent)?;
     intent.remove()?;
     Ok(CommitReport {
@@ -100,26 +103,22 @@ pub fn commit(
     })
 }
 
-fn open_layers(subject: &Subject, resuming: bool) -> Result<Vec<OpenedLayer>> {
+/// Opens an overlay with its parents, itself and its parent for writing.
+fn open_both(subject: &Subject, resuming: bool) -> Result<OpenedChain> {
     let options = OpenOptions {
         parent_writable: true,
         any_content: resuming,
         ..subject.writable()
     };
-    let layers = open_chain(&subject.path, &options)?.layers;
-    if layers.len() < 2 {
-        return Err(Error::invalid("has no parent to commit into").in_file(&subject.path));
+    let opened = open_chain(&subject.path, &options)?;
+    if opened.layers.len() < 2 {
+        return Err(no_parent(subject));
     }
-    Ok(layers)
+    Ok(opened)
 }
 
-fn chain_of(layers: &[OpenedLayer]) -> Result<Chain> {
-    Chain::new(
-        layers
-            .iter()
-            .map(|layer| Arc::clone(&layer.image))
-            .collect(),
-    )
+fn no_parent(subject: &Subject) -> Error {
+    Error::invalid("has no parent to commit into").in_file(&subject.path)
 }
 
 /// Refuses an overlay that holds more than content: making it anew would lose that.
@@ -138,8 +137,8 @@ fn refuse_to_empty(overlay: &OpenedLayer) -> Result<()> {
 
 /// Makes a smaller parent as large as its overlay. The layers are opened anew afterwards: the
 /// driver may have replaced the file.
-fn grow_parent(layers: Vec<OpenedLayer>, size: u64) -> Result<()> {
-    match Top::of_layers(layers).into_iter().nth(1) {
+fn grow_parent(opened: OpenedChain, size: u64) -> Result<()> {
+    match Top::of_chain(opened).into_iter().nth(1) {
         Some(parent) => {
             let name = parent.args.storage.name().to_owned();
             let resized = parent.format.resize(parent.args, size);
@@ -213,14 +212,13 @@ fn relink_to_current(subject: &Subject) -> Result<()> {
         any_content: true,
         ..subject.writable()
     };
-    let layers = open_chain(&subject.path, &options)?.layers;
-    let link = layers[0].image.info().parent.clone();
-    let (Some(link), Some(below)) = (link, layers.get(1)) else {
+    let opened = open_chain(&subject.path, &options)?;
+    let link = opened.chain.info().parent.clone();
+    let (Some(link), Some(below)) = (link, opened.layers.get(1)) else {
         return Ok(());
     };
     let content_id = below.image.info().content_id;
-    let mut layers = Top::of_layers(layers).into_iter();
-    match layers.next() {
+    match Top::of_chain(opened).into_iter().next() {
         Some(overlay) if link.content_id != content_id => {
             let link = ParentLink { content_id, ..link };
             overlay.format.relink(overlay.args, Some(&link))

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use hako_block::{
     BlockImage, Cancel, Chain, Error, ErrorKind, Extent, ExtentKind, ImageInfo, Progress, Result,
@@ -114,21 +113,17 @@ fn store_differences(
     new: Option<&Chain>,
     options: &CopyOptions<'_>,
 ) -> Result<u64> {
-    let layers = opened.chain.layers();
-    let whole: Arc<Chain> = Arc::new(Chain::new(layers.to_vec())?);
-    let below = match layers.get(1..) {
-        Some(layers) if !layers.is_empty() => Some(Chain::new(layers.to_vec())?),
-        _ => None,
-    };
+    let whole = &opened.chain;
+    let below = whole.from_layer(1);
     let source = Inherited {
-        overlay: &*layers[0],
-        whole: &whole,
+        overlay: &*whole.layers()[0],
+        whole,
         old: below.as_ref(),
         new,
     };
     let mut stored = 0;
     let sink = StoreDifferent {
-        whole: &whole,
+        whole,
         new,
         buffer: Vec::new(),
         stored: &mut stored,

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use hako_block::saved::{SavedCopy, put_back};
 use hako_block::{Access, Error, ErrorKind, Gate, Resolver, Result};
-use hako_formats::{DiskFormat, OpenArgs, Repair};
+use hako_formats::{DiskFormat, OpenArgs, Repair, open_file};
 
-use crate::change::{Subject, open_file};
+use crate::change::Subject;
 use crate::check::{LayerCheck, check_structure};
 
 /// What a repair did.

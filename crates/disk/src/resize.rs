@@ -95,9 +95,8 @@ pub fn resize(
             .in_file(&subject.path)
             .hint("shrink partitions and file systems first; if it may be lost: --cut-data"));
         }
-    } else if let Some(parent) = opened.chain.layers().get(1) {
-        let end = new_size.min(parent.info().virtual_size);
-        let below = hako_block::Chain::new(opened.chain.layers()[1..].to_vec())?;
+    } else if let Some(below) = opened.chain.from_layer(1) {
+        let end = new_size.min(below.info().virtual_size);
         if let Some(offset) = first_data(&below, old_size, end, cancel)? {
             return Err(Error::new(
                 ErrorKind::Unsupported,
