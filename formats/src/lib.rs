@@ -1,9 +1,11 @@
 //! The formats that a VM is made of. Disk formats live in [`disk`], one module each behind one
-//! registry, [`disk::FORMATS`]; [`open_chain`] opens an image with its parents.
+//! registry, [`disk::FORMATS`]; [`open_chain`] opens an image with its parents. [`machine`] is what
+//! the texts that describe a machine have in common.
 
 #![forbid(unsafe_code)]
 
 pub mod disk;
+pub mod machine;
 mod open;
 
 pub use disk::{
