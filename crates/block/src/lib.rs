@@ -16,6 +16,7 @@ pub mod image;
 mod layer_view;
 pub mod lock;
 pub mod memory;
+pub mod parts;
 pub mod progress;
 pub mod saved;
 pub mod sink;
@@ -24,6 +25,7 @@ pub mod storage;
 mod sys;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+pub mod tree;
 
 pub use chain::Chain;
 pub use error::{Error, ErrorKind, Result};
@@ -35,11 +37,13 @@ pub use image::{BlockImage, ImageInfo, ParentLink, Value};
 pub use layer_view::LayerView;
 pub use lock::LockMode;
 pub use memory::{MemoryFolder, MemoryStorage};
+pub use parts::{Joined, Window};
 pub use progress::{Cancel, NoProgress, Progress};
 pub use saved::SavedCopy;
 pub use sink::{Encode, Sink};
 pub use staging::{Outputs, StagedFolder};
 pub use storage::{FileId, Storage, StorageExtent, is_zero, write_zeros};
+pub use tree::StagedTree;
 
 /// Bytes in a sector, unless an image says otherwise.
 pub const SECTOR_BYTES: u64 = 512;
