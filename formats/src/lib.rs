@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod digest;
 pub mod disk;
 pub mod machine;
 mod open;
