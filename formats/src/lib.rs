@@ -8,6 +8,7 @@ pub mod digest;
 pub mod disk;
 pub mod machine;
 mod open;
+pub mod ova;
 
 pub use disk::{
     Adapter, Allocation, CheckArgs, Compression, CreateArgs, CreateOptions, DiskFormat, FORMATS,
