@@ -83,6 +83,9 @@ pub struct CreateOptions {
     pub adapter: Option<Adapter>,
     /// The virtual hardware version named in a VMDK descriptor.
     pub hw_version: Option<u32>,
+    /// What a VMDK's identities are made from instead of chance, for one that must come out twice
+    /// the same. Others have no use for it.
+    pub seed: Option<u64>,
 }
 
 impl CreateOptions {

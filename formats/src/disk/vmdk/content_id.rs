@@ -16,9 +16,14 @@ const NEVER_WRITTEN: u32 = 0xffff_fffe;
 /// Returns a random content ID of up to `n_digits` hexadecimal digits (1 to 8), other than `old`
 /// and the values with a meaning of their own.
 pub fn fresh_content_id(old: Option<u32>, n_digits: usize) -> u32 {
+    content_id_from(random_u64, old, n_digits)
+}
+
+/// The same, made from these numbers.
+pub fn content_id_from(mut next: impl FnMut() -> u64, old: Option<u32>, n_digits: usize) -> u32 {
     let unused_bits = 32 - 4 * n_digits.clamp(1, 8) as u32;
     loop {
-        let id = (random_u64() as u32) >> unused_bits;
+        let id = (next() as u32) >> unused_bits;
         if !matches!(id, 0 | NO_PARENT | NEVER_WRITTEN) && Some(id) != old {
             return id;
         }

@@ -171,6 +171,7 @@ fn descriptor_text(
         adapter: args.options.adapter.unwrap_or_default(),
         hw_version: args.options.hw_version.unwrap_or(DEFAULT_HW_VERSION),
         thin_provisioned: variant == Variant::Vmfs && args.options.allocation == Allocation::Thin,
+        seed: args.options.seed,
     }
     .text();
     if text.len() as u64 > MAX_DESCRIPTOR_BYTES {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use hako_block::identity::random_u64;
 use hako_block::{ContentId, ParentLink, SECTOR_BYTES, Uuid};
 
-use super::content_id::fresh_content_id;
+use super::content_id::content_id_from;
 use super::descriptor::NO_PARENT;
 use crate::disk::Adapter;
 
@@ -33,12 +33,15 @@ pub struct Template<'a> {
     pub hw_version: u32,
     /// Whether to say that a flat file is thin, as ESXi does.
     pub thin_provisioned: bool,
+    /// What identities are made from, instead of chance.
+    pub seed: Option<u64>,
 }
 
 impl Template<'_> {
     /// Returns the text, with a content ID and UUID of its own.
     pub fn text(&self) -> String {
-        let cid = fresh_content_id(None, 8);
+        let mut next = numbers(self.seed);
+        let cid = content_id_from(&mut next, None, 8);
         let parent_cid = self.parent.and_then(|parent| match parent.content_id {
             Some(ContentId::Cid(id)) => Some(id),
             _ => None,
@@ -59,15 +62,19 @@ impl Template<'_> {
             line(&mut text, extent);
         }
         line(&mut text, "\n# The Disk Data Base\n#DDB\n");
-        for (key, value) in self.disk_database(cid) {
+        for (key, value) in self.disk_database(cid, next) {
             line(&mut text, &format!("ddb.{key} = \"{value}\""));
         }
         text
     }
 
-    fn disk_database(&self, cid: u32) -> Vec<(&'static str, String)> {
+    fn disk_database(
+        &self,
+        cid: u32,
+        mut next: impl FnMut() -> u64,
+    ) -> Vec<(&'static str, String)> {
         let (cylinders, heads, sectors) = geometry(self.adapter, self.virtual_size);
-        let (high, low) = (random_u64(), random_u64() as u32);
+        let (high, low) = (next(), next() as u32);
         let mut database = vec![
             ("adapterType", self.adapter.name().to_owned()),
             ("geometry.cylinders", cylinders.to_string()),
@@ -75,7 +82,7 @@ impl Template<'_> {
             ("geometry.sectors", sectors.to_string()),
             ("longContentID", format!("{high:016x}{low:08x}{cid:08x}")),
             ("toolsVersion", TOOLS_UNKNOWN.to_string()),
-            ("uuid", uuid_text(new_uuid())),
+            ("uuid", uuid_text(new_uuid(next))),
             ("virtualHWVersion", self.hw_version.to_string()),
         ];
         if self.thin_provisioned {
@@ -107,9 +114,25 @@ pub fn geometry(adapter: Adapter, virtual_size: u64) -> (u64, u64, u64) {
     (cylinders.min(most), heads, sectors)
 }
 
+/// Returns numbers by chance, or those that follow from a seed (SplitMix64).
+fn numbers(seed: Option<u64>) -> impl FnMut() -> u64 {
+    let mut state = seed;
+    move || {
+        let Some(state) = &mut state else {
+            return random_u64();
+        };
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
 /// Returns a new UUID, with VMware's own prefix.
-fn new_uuid() -> Uuid {
-    let Uuid(mut bytes) = Uuid::random();
+fn new_uuid(mut next: impl FnMut() -> u64) -> Uuid {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&next().to_le_bytes());
+    bytes[8..].copy_from_slice(&next().to_le_bytes());
     bytes[..3].copy_from_slice(&[0x60, 0x00, 0xc2]);
     bytes[3] = 0x90 | (bytes[3] & 0x0f);
     Uuid(bytes)
