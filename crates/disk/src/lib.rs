@@ -19,6 +19,7 @@ mod rename;
 mod repair;
 mod resize;
 mod set;
+mod spool;
 mod target;
 
 pub use change::Subject;
@@ -34,4 +35,5 @@ pub use rename::{RenameReport, rename};
 pub use repair::{RepairReport, repair, undo};
 pub use resize::{NewSize, ResizeReport, ResizeRequest, resize};
 pub use set::set;
+pub use spool::spool;
 pub use target::{Guarded, Ready, Target, refuse_source};
