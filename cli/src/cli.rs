@@ -15,6 +15,7 @@ Exit status:
   2    wrong usage
   4    corruption or wrong content was found
   5    locked or in use
+  6    no such virtual machine
   8    no space left
   129, 130, 143    ended by SIGHUP, SIGINT, SIGTERM
   141    the reader of standard output went away";

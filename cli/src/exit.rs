@@ -17,6 +17,8 @@ pub enum Exit {
     Corrupt = 4,
     /// Locked or in use.
     Locked = 5,
+    /// There is no such virtual machine.
+    NotFound = 6,
     /// No space left.
     NoSpace = 8,
 }
@@ -32,6 +34,7 @@ impl Exit {
             ErrorKind::Invalid => Exit::Usage,
             ErrorKind::Corrupt | ErrorKind::Mismatch => Exit::Corrupt,
             ErrorKind::Locked => Exit::Locked,
+            ErrorKind::VmNotFound => Exit::NotFound,
             ErrorKind::NoSpace => Exit::NoSpace,
             _ => Exit::Failed,
         }
@@ -47,6 +50,7 @@ impl Exit {
 pub fn kind_name(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::NotFound => "not-found",
+        ErrorKind::VmNotFound => "vm-not-found",
         ErrorKind::Exists => "exists",
         ErrorKind::PermissionDenied => "permission-denied",
         ErrorKind::Locked => "locked",

@@ -16,5 +16,6 @@ pub use disk::{
     format_named,
 };
 pub use open::{
-    OpenOptions, OpenedChain, OpenedLayer, detect, find_parent, open_chain, open_file, open_layer,
+    OpenOptions, OpenedChain, OpenedLayer, detect, find_parent, open_chain, open_chain_of,
+    open_file, open_layer,
 };

@@ -78,6 +78,16 @@ pub fn open_file(path: &Path, options: &OpenOptions) -> Result<(&'static dyn Dis
 /// Opens the image at `path` with all its parents.
 pub fn open_chain(path: &Path, options: &OpenOptions) -> Result<OpenedChain> {
     let (format, opened) = open_file(path, options)?;
+    open_chain_of(format, opened, options)
+}
+
+/// Opens an image of a known format with all its parents: one that a text names, and the gate of
+/// that text opened. (Its parents are then opened by that gate, too.)
+pub fn open_chain_of(
+    format: &'static dyn DiskFormat,
+    opened: Opened,
+    options: &OpenOptions,
+) -> Result<OpenedChain> {
     let mut layers = vec![open_layer(format, opened, options)?];
     let mut seen: Vec<FileId> = layers[0].args.storage.id().into_iter().collect();
     while let Some(link) = layers[layers.len() - 1].image.info().parent.clone() {

@@ -15,6 +15,8 @@ pub enum ErrorKind {
     Io,
     /// A file or name does not exist.
     NotFound,
+    /// No virtual machine has that name, or its .vmx is gone.
+    VmNotFound,
     /// The target exists and may not be overwritten.
     Exists,
     /// The operating system refused access.

@@ -86,16 +86,21 @@ impl Gate {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let folder = canonical(parent)?;
-        let gate = Gate {
-            root: folder.clone(),
-            folder,
-            rules: Arc::new(rules.clone()),
-        };
+        let gate = Gate::of_folder(parent, rules)?;
         Ok(Opened {
             storage: Arc::new(storage),
             name: file_name(path)?,
             resolver: Arc::new(gate),
+        })
+    }
+
+    /// Returns the gate of a folder that the user named: the names that a text in it has.
+    pub fn of_folder(folder: &Path, rules: &GateRules) -> Result<Self> {
+        let folder = canonical(folder)?;
+        Ok(Gate {
+            root: folder.clone(),
+            folder,
+            rules: Arc::new(rules.clone()),
         })
     }
 
