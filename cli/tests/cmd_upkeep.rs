@@ -119,6 +119,25 @@ fn rebase_changes_the_parent_and_not_the_content() {
 }
 
 #[test]
+fn parent_whose_format_nobody_recorded_is_refused_until_it_is() {
+    let world = world("qcow2");
+    // What qemu-img before version 6.1 wrote when nobody said -F: a name, and no format.
+    let path = world.path("top.qcow2");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let extension = 0xe279_2aca_u32.to_be_bytes();
+    let at = bytes
+        .windows(4)
+        .position(|window| window == extension)
+        .unwrap();
+    // An unknown extension instead is one that every reader skips.
+    bytes[at..at + 4].copy_from_slice(b"none");
+    std::fs::write(&path, bytes).unwrap();
+    world.fails("info --chain top.qcow2", 1, "hako disk rebase --unsafe");
+    world.done("rebase --unsafe --parent base.qcow2 --parent-format qcow2 top.qcow2");
+    world.done("compare top.qcow2 disk.raw");
+}
+
+#[test]
 fn set_changes_what_a_descriptor_says() {
     let world = world("vmdk");
     let content_id = world.json("info base.vmdk")["content_id"].clone();

@@ -168,7 +168,9 @@ fn open_parent(
                 link.name
             ),
         )
-        .hint("record it: qemu-img rebase -u -b PARENT -F FORMAT IMAGE"));
+        .hint(
+            "record it: hako disk rebase --unsafe --parent PARENT --parent-format FORMAT IMAGE",
+        ));
     };
     let parent = open_layer(format_named(format)?, opened, &options)?;
     let info = parent.image.info();
