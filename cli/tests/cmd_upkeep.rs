@@ -132,7 +132,7 @@ fn parent_whose_format_nobody_recorded_is_refused_until_it_is() {
     // An unknown extension instead is one that every reader skips.
     bytes[at..at + 4].copy_from_slice(b"none");
     std::fs::write(&path, bytes).unwrap();
-    world.fails("info --chain top.qcow2", 1, "hako disk rebase --unsafe");
+    world.fails("hash top.qcow2", 1, "does not record the format");
     world.done("rebase --unsafe --parent base.qcow2 --parent-format qcow2 top.qcow2");
     world.done("compare top.qcow2 disk.raw");
 }

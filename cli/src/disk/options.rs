@@ -218,6 +218,7 @@ impl TargetFlags {
             sector_bytes: self.sector_size,
             adapter: self.adapter,
             hw_version: self.hw_version,
+            ..CreateOptions::default()
         }
     }
 }
