@@ -1,9 +1,11 @@
 //! The formats that a VM is made of. Disk formats live in [`disk`], one module each behind one
 //! registry, [`disk::FORMATS`]; [`open_chain`] opens an image with its parents. [`machine`] is what
-//! the texts that describe a machine have in common.
+//! the texts that describe a machine have in common; [`dictionary`] is VMware's kind of text.
 
 #![forbid(unsafe_code)]
 
+mod code_page;
+pub mod dictionary;
 pub mod digest;
 pub mod disk;
 pub mod machine;

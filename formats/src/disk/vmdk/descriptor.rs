@@ -10,8 +10,10 @@ mod edit;
 use std::collections::HashSet;
 use std::ops::Range;
 
-use encoding_rs::{Encoding, UTF_8, WINDOWS_1252};
+use encoding_rs::{Encoding, UTF_8};
 use hako_block::{Error, Result};
+
+use crate::code_page;
 
 use super::extent_line::{ExtentLine, parse_extent_line};
 
@@ -230,22 +232,8 @@ impl Descriptor {
         let label = self
             .value("encoding")
             .or_else(|| self.value("ddb.encoding"));
-        let named = label
-            .as_deref()
-            .and_then(|label| Encoding::for_label(label.as_bytes()));
-        if let (Some(label), None) = (&label, named) {
-            self.oddities
-                .push(format!("encoding {label:?} is not known"));
-        }
-        self.encoding = match named {
-            Some(encoding) => encoding,
-            None if std::str::from_utf8(&self.text).is_ok() => UTF_8,
-            None => {
-                self.oddities
-                    .push("names are not UTF-8; read as windows-1252".to_owned());
-                WINDOWS_1252
-            }
-        };
+        let is_utf8 = std::str::from_utf8(&self.text).is_ok();
+        self.encoding = code_page::choose(label.as_deref(), is_utf8, &mut self.oddities);
     }
 
     fn read_extents(&mut self) -> Result<()> {

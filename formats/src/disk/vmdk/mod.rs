@@ -29,6 +29,8 @@ mod tests;
 mod two_level;
 mod upkeep;
 
+pub(crate) use descriptor::looks_like_descriptor;
+
 use hako_block::{BlockImage, ParentLink, Result, Sink};
 
 use super::{
