@@ -1,6 +1,7 @@
 //! The formats that a VM is made of. Disk formats live in [`disk`], one module each behind one
 //! registry, [`disk::FORMATS`]; [`open_chain`] opens an image with its parents. [`machine`] is what
-//! the texts that describe a machine have in common; [`dictionary`] is VMware's kind of text.
+//! the texts that describe a machine have in common; [`vmx`] and [`vmsd`] are VMware's texts, over
+//! the lines that [`dictionary`] reads and edits.
 
 #![forbid(unsafe_code)]
 
@@ -11,6 +12,8 @@ pub mod disk;
 pub mod machine;
 mod open;
 pub mod ova;
+pub mod vmsd;
+pub mod vmx;
 
 pub use disk::{
     Adapter, Allocation, CheckArgs, Compression, CreateArgs, CreateOptions, DiskFormat, FORMATS,

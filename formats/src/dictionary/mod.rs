@@ -10,9 +10,9 @@
 mod edit;
 mod line;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use encoding_rs::{Encoding, UTF_8};
 use hako_block::{Error, Result};
@@ -118,6 +118,14 @@ impl Dictionary {
             let value = self.decode(&line.value()?).0;
             counts.then_some((entry.key.as_str(), value))
         })
+    }
+
+    /// Returns what the keys begin with, up to the first dot, in lower case: the devices.
+    pub(crate) fn prefixes(&self) -> HashSet<&str> {
+        let keys = self.lines_of.keys();
+        keys.filter_map(|key| key.split_once('.'))
+            .map(|(prefix, _)| prefix)
+            .collect()
     }
 
     /// Returns what was odd about the text when it was read, one sentence each.
