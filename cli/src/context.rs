@@ -1,8 +1,11 @@
 //! What every verb needs besides its own options.
 
+use std::fs::File;
 use std::io::IsTerminal;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
 
-use hako_block::{Cancel, Progress, Result};
+use hako_block::{Cancel, Error, Progress, Result};
 
 use crate::cli::Global;
 use crate::output::Messages;
@@ -51,6 +54,11 @@ impl Context {
         self.caught.exit_code()
     }
 
+    /// Returns the folder for what comes through a pipe while it is worked on.
+    pub fn temp_folder(&self) -> PathBuf {
+        std::env::var_os("TMPDIR").map_or_else(|| "/var/tmp".into(), PathBuf::from)
+    }
+
     /// Says how work ended: with -v, or to a person on a terminal, so that cron stays silent.
     pub fn summary(&self, text: &str) {
         if self.json {
@@ -87,4 +95,13 @@ impl Context {
             self.messages.warn(&format!("{file}: {oddity}"));
         }
     }
+}
+
+/// Returns a standard stream as a file: without buffer, and seekable where it is a file.
+pub fn standard(stream: impl AsFd) -> Result<File> {
+    stream
+        .as_fd()
+        .try_clone_to_owned()
+        .map(File::from)
+        .map_err(|error| Error::io("open a standard stream", error))
 }

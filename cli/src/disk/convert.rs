@@ -1,19 +1,17 @@
 //! `hako disk convert`: any readable image to any creatable one.
 
-use std::fs::File;
 use std::io::IsTerminal;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use hako_block::{Error, Result};
+use hako_block::Result;
 use hako_converter::{ConvertReport, ConvertRequest, Source};
 use hako_disk::Target;
 use serde_json::{Value, json};
 
-use super::options::{ReadFlags, TargetFlags, Threads};
-use crate::context::Context;
+use super::options::{ReadFlags, TargetFlags, Threads, rate};
+use crate::context::{Context, standard};
 use crate::exit::Exit;
 use crate::output::Out;
 use crate::size;
@@ -83,7 +81,7 @@ pub struct Convert {
 impl Convert {
     /// Converts.
     pub fn run(&self, context: &Context) -> Result<Exit> {
-        let request = self.request()?;
+        let request = self.request(context)?;
         let format = request.to.name();
         let cancel = context.cancel_on_signals()?;
         let progress = context.progress();
@@ -105,7 +103,7 @@ impl Convert {
         })
     }
 
-    fn request(&self) -> Result<ConvertRequest> {
+    fn request(&self, context: &Context) -> Result<ConvertRequest> {
         Ok(ConvertRequest {
             to: self.new.format(&self.target)?,
             source: if is_dash(&self.source) {
@@ -129,8 +127,7 @@ impl Convert {
             verify: self.verify,
             threads: self.threads.number(),
             rate: self.rate,
-            temp_folder: std::env::var_os("TMPDIR")
-                .map_or_else(|| "/var/tmp".into(), PathBuf::from),
+            temp_folder: context.temp_folder(),
         })
     }
 
@@ -164,20 +161,4 @@ impl Convert {
 
 fn is_dash(path: &Path) -> bool {
     path == Path::new("-")
-}
-
-/// Returns a standard stream as a file: without buffer, and seekable where it is a file.
-fn standard(stream: impl AsFd) -> Result<File> {
-    stream
-        .as_fd()
-        .try_clone_to_owned()
-        .map(File::from)
-        .map_err(|error| Error::io("open a standard stream", error))
-}
-
-fn rate(text: &str) -> std::result::Result<u64, String> {
-    match size::parse(text)? {
-        0 => Err("nothing would ever be written".to_owned()),
-        rate => Ok(rate),
-    }
 }

@@ -11,7 +11,7 @@ mod formats;
 mod hash;
 mod info;
 mod map;
-mod options;
+pub mod options;
 mod rebase;
 mod rename;
 mod resize;

@@ -223,7 +223,8 @@ impl TargetFlags {
     }
 }
 
-fn can_be_created(format: &dyn DiskFormat) -> bool {
+/// Returns whether any variant of a format can be created.
+pub fn can_be_created(format: &dyn DiskFormat) -> bool {
     format.subformats().iter().any(|subformat| subformat.create)
 }
 
@@ -253,6 +254,7 @@ fn is_block_device(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device())
 }
 
+/// Parses the name of a format.
 pub fn format_names(wanted: fn(&dyn DiskFormat) -> bool) -> PossibleValuesParser {
     FORMATS
         .iter()
@@ -262,7 +264,8 @@ pub fn format_names(wanted: fn(&dyn DiskFormat) -> bool) -> PossibleValuesParser
         .into()
 }
 
-fn subformat_names() -> PossibleValuesParser {
+/// Parses the name of a variant of a format.
+pub fn subformat_names() -> PossibleValuesParser {
     FORMATS
         .iter()
         .flat_map(|format| format.subformats())
@@ -299,4 +302,12 @@ pub fn adapters() -> impl TypedValueParser<Value = Adapter> {
             .find(|adapter| adapter.name().eq_ignore_ascii_case(&name))
             .ok_or("no such adapter")
     })
+}
+
+/// Parses a number of bytes per second.
+pub fn rate(text: &str) -> std::result::Result<u64, String> {
+    match size::parse(text)? {
+        0 => Err("nothing would ever be written".to_owned()),
+        rate => Ok(rate),
+    }
 }
