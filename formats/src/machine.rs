@@ -211,9 +211,9 @@ pub enum Medium {
         /// The image as the text names it.
         file: String,
     },
-    /// A CD drive of the host, or of a client; its name as the text has it.
+    /// A CD drive of the host, or of a client.
     CdDevice {
-        /// The device as the text names it; "auto detect" and empty ones too.
+        /// The device as the text names it; "auto detect" is whichever the host has.
         device: String,
     },
     /// An empty CD drive.

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use hako_block::Result;
 
-use crate::dictionary::Dictionary;
+use crate::dictionary::{Dictionary, note_of};
 use crate::machine::Node;
 
 /// Most snapshots that are read. VMware's products stop at 255 layers.
@@ -245,9 +245,7 @@ fn snapshot(
         uid,
         parent: number("parent").filter(|uid| *uid != 0),
         name: value("displayName").unwrap_or_default(),
-        description: value("description")
-            .unwrap_or_default()
-            .replace("\r\n", "\n"),
+        description: note_of(&value("description").unwrap_or_default()),
         created_us: created_us(value("createTimeHigh"), value("createTimeLow")),
         state_file: value("filename").filter(|file| !file.is_empty()),
         disks,

@@ -29,7 +29,8 @@ impl Dictionary {
         if self.len() + n_more > MAX_BYTES || self.lines.len() + 2 > MAX_LINES {
             return Err(Error::invalid(format!("the value of {key} is too long")));
         }
-        if !value.is_ascii() && self.line_of(ENCODING).is_none() && self.encoding == UTF_8 {
+        let is_told = self.has_bom || self.line_of(ENCODING).is_some();
+        if !value.is_ascii() && !is_told && self.encoding == UTF_8 {
             self.insert(ENCODING, b"UTF-8");
         }
         match self.line_of(key) {

@@ -236,6 +236,13 @@ pub(crate) fn truth_of(word: &str) -> Option<bool> {
     }
 }
 
+/// Returns a note whose lines end in `\n`, however they ended.
+pub(crate) fn note_of(text: &str) -> String {
+    let lines = text.split('\n').map(|line| line.trim_end_matches('\r'));
+    let lines: Vec<&str> = lines.collect();
+    lines.join("\n")
+}
+
 fn refuse_other_files(bytes: &[u8]) -> Result<()> {
     if bytes.starts_with(b"KDMV") || bytes.starts_with(b"COWD") || looks_like_descriptor(bytes) {
         return Err(

@@ -309,10 +309,11 @@ pub(crate) fn real_files() -> Vec<(String, Vec<u8>)> {
 fn random_edits_of_real_files_leave_all_other_lines_identical() {
     let mut rng = Rng::new(1);
     for (name, bytes) in real_files() {
-        let crlf = String::from_utf8(bytes.clone())
+        let lf = String::from_utf8(bytes.clone())
             .unwrap()
-            .replace('\n', "\r\n");
-        for bytes in [bytes, crlf.into_bytes()] {
+            .replace("\r\n", "\n");
+        let crlf = lf.replace('\n', "\r\n");
+        for bytes in [bytes, lf.into_bytes(), crlf.into_bytes()] {
             let real = Dictionary::parse(&bytes).unwrap();
             assert_eq!(real.to_bytes(), bytes, "{name}");
             assert_eq!(real.oddities(), [""; 0], "{name}");
@@ -324,39 +325,39 @@ fn random_edits_of_real_files_leave_all_other_lines_identical() {
 }
 
 fn one_edit(real: &Dictionary, bytes: &[u8], rng: &mut Rng) {
-    let lines = |bytes: &[u8]| -> Vec<Vec<u8>> {
-        bytes
-            .split_inclusive(|byte| *byte == b'\n')
-            .map(<[u8]>::to_vec)
-            .collect()
+    // Behind a last line without an ending a new one comes with an ending.
+    let lines = |bytes: &[u8]| -> Vec<String> {
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        text.lines().map(str::to_owned).collect()
     };
     let mut dictionary = real.clone();
     let keys: Vec<&str> = real.entries().map(|(key, _)| key).collect();
-    let index = rng.below(1..keys.len() as u64) as usize;
-    let (mut before, mut after);
-    match rng.below(0..3) {
-        0 => {
-            dictionary
-                .set(&keys[index].to_uppercase(), "new | value")
-                .unwrap();
-            (before, after) = (lines(bytes), lines(&dictionary.to_bytes()));
-            assert_ne!(before.remove(index), after.remove(index));
-        }
-        1 => {
-            assert!(dictionary.remove(keys[index]));
-            (before, after) = (lines(bytes), lines(&dictionary.to_bytes()));
-            before.remove(index);
-        }
+    let key = keys[rng.below(1..keys.len() as u64) as usize];
+    let mut before = lines(bytes);
+    let is_of_key = |key: &str, line: &str| line.starts_with(&format!("{key} ="));
+    let position = before.iter().position(|line| is_of_key(key, line)).unwrap();
+    let kind = rng.below(0..3);
+    match kind {
+        0 => dictionary.set(&key.to_uppercase(), "new | value").unwrap(),
+        1 => assert!(dictionary.remove(key)),
+        _ => dictionary.set(&format!("{key}.new"), "1").unwrap(),
+    }
+    let written = dictionary.to_bytes();
+    let n_returns = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\r').count();
+    let n_ends = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
+    if n_returns(bytes) > 0 {
+        assert_eq!(n_returns(&written), n_ends(&written));
+    }
+    let mut after = lines(&written);
+    match kind {
+        0 => assert_ne!(before.remove(position), after.remove(position)),
+        1 => drop(before.remove(position)),
         _ => {
-            let key = format!("{}x", keys[index]);
-            dictionary.set(&key, "1").unwrap();
-            (before, after) = (lines(bytes), lines(&dictionary.to_bytes()));
-            let at = after
+            let new = after
                 .iter()
-                .position(|line| line.starts_with(format!("{key} =").as_bytes()));
-            let new = after.remove(at.unwrap());
-            assert_eq!(new.ends_with(b"\r\n"), before[0].ends_with(b"\r\n"));
+                .position(|line| is_of_key(&format!("{key}.new"), line));
+            after.remove(new.unwrap());
         }
     }
-    assert_eq!(before, after);
+    assert!(before == after, "{key} ({kind})");
 }

@@ -119,14 +119,13 @@ fn medium(reader: &mut Reader<'_>, name: &str, kind: Option<&str>, file: Option<
 fn cd_device(reader: &mut Reader<'_>, name: &str, file: &str) -> Medium {
     let is_client = reader.flag(&format!("{name}.clientDevice"), false);
     let is_auto = reader.flag(&format!("{name}.autodetect"), false);
-    if file.eq_ignore_ascii_case(EMPTY) || is_client && file.is_empty() {
+    let device = match file {
+        "" if is_auto && !is_client => AUTO_DETECT,
+        _ => file,
+    };
+    if device.is_empty() || device.eq_ignore_ascii_case(EMPTY) {
         return Medium::CdEmpty;
     }
-    let device = if file.is_empty() && is_auto {
-        AUTO_DETECT
-    } else {
-        file
-    };
     Medium::CdDevice {
         device: device.to_owned(),
     }
@@ -177,8 +176,10 @@ impl Vmx {
                 drive.node.controller,
                 model,
             )?;
-            check_unit(&read::machine(dictionary).0, drive.node)?;
             let old = machine.drives.iter().find(|old| old.node == drive.node);
+            if old.is_none() {
+                check_unit(&read::machine(dictionary).0, drive.node)?;
+            }
             let is_same_kind = old.is_some_and(|old| is_same_kind(&old.medium, &drive.medium));
             if !is_same_kind {
                 remove(dictionary, drive.node);

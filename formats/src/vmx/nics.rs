@@ -86,6 +86,8 @@ fn network(reader: &mut Reader<'_>, name: &str) -> Network {
         ("nat", _) => Network::Nat,
         ("hostonly", _) => Network::HostOnly,
         ("custom", port_group) => Network::Custom(word("vnet").or(port_group).unwrap_or_default()),
+        // Hosted products name the network behind the bridge.
+        ("bridged", Some(name)) if is_vmnet(&name) => Network::Bridged,
         (_, Some(port_group)) => Network::PortGroup(port_group),
         ("bridged" | "", None) => Network::Bridged,
         ("pvn", None) => {
@@ -101,6 +103,11 @@ fn network(reader: &mut Reader<'_>, name: &str) -> Network {
             Network::Bridged
         }
     }
+}
+
+fn is_vmnet(name: &str) -> bool {
+    let start = name.get(..5);
+    start.is_some_and(|start| start.eq_ignore_ascii_case("vmnet"))
 }
 
 impl Vmx {

@@ -8,7 +8,7 @@ use hako_block::Uuid;
 
 use super::drives;
 use super::nics;
-use crate::dictionary::{Dictionary, truth_of};
+use crate::dictionary::{Dictionary, note_of, truth_of};
 use crate::machine::{
     BootDevice, Bus, Controller, Cpu, DirectBoot, Firmware, Machine, Medium, Node, SerialPort,
     Share, Weight,
@@ -33,7 +33,7 @@ pub(super) fn machine(dictionary: &Dictionary) -> (Machine, Vec<String>) {
         drives: drives::all(&mut reader),
         nics: nics::all(&mut reader),
         serial_ports: serial_ports(&mut reader),
-        annotation: reader.text("annotation").replace("\r\n", "\n"),
+        annotation: note_of(&reader.text("annotation")),
         bios_uuid: uuid(&mut reader, "uuid.bios"),
         boot_order: Vec::new(),
         cpu_share: share(&mut reader, "cpu"),
