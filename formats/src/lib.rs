@@ -1,7 +1,7 @@
 //! The formats that a VM is made of. Disk formats live in [`disk`], one module each behind one
 //! registry, [`disk::FORMATS`]; [`open_chain`] opens an image with its parents. [`machine`] is what
 //! the texts that describe a machine have in common; [`vmx`] and [`vmsd`] are VMware's texts, over
-//! the lines that [`dictionary`] reads and edits.
+//! the lines that [`dictionary`] reads and edits; [`ovf`] is everybody's, and [`ova`] its package.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ pub mod disk;
 pub mod machine;
 mod open;
 pub mod ova;
+pub mod ovf;
 pub mod vmsd;
 pub mod vmx;
 
