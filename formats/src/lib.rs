@@ -15,6 +15,7 @@ pub mod ova;
 pub mod ovf;
 pub mod vmsd;
 pub mod vmx;
+mod xml_text;
 
 pub use disk::{
     Adapter, Allocation, CheckArgs, Compression, CreateArgs, CreateOptions, DiskFormat, FORMATS,

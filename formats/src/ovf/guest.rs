@@ -240,6 +240,19 @@ fn by_number(number: u16) -> Option<&'static str> {
         .or_else(|| first().map(|(vmx, _, _)| *vmx))
 }
 
+/// Returns VMware's name and CIM's number for VMX's name.
+pub(super) fn of_vmx(name: &str) -> Option<(String, u16)> {
+    let known = GUESTS
+        .iter()
+        .find(|(vmx, _, _)| vmx.eq_ignore_ascii_case(name));
+    let (_, vmware, number) = known?;
+    let vmware = match *vmware {
+        "otherGuest64" => "otherGuest64".to_owned(),
+        bare => format!("{bare}Guest"),
+    };
+    Some((vmware, *number))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,6 +263,15 @@ mod tests {
             vmware: vmware.map(str::to_owned),
             description: String::new(),
         })
+    }
+
+    #[test]
+    fn names_go_to_vmx_and_back() {
+        for (name, _, _) in GUESTS {
+            let (vmware, number) = of_vmx(name).unwrap();
+            assert_eq!(vmx(Some(&vmware), None).as_deref(), Some(*name), "{vmware}");
+            assert!(by_number(number).is_some());
+        }
     }
 
     #[test]

@@ -18,11 +18,13 @@ mod system;
 #[cfg(test)]
 mod tests;
 pub mod units;
+mod write;
 mod xml;
 
 use std::collections::BTreeMap;
 
 pub use manifest::{Manifest, ManifestEntry};
+pub use write::{STREAM_OPTIMIZED, WrittenDisk, not_written, write};
 pub use xml::MAX_BYTES;
 
 /// Which OVF an envelope is written in.

@@ -9,6 +9,7 @@ use quick_xml::escape::unescape;
 use quick_xml::events::{BytesStart, Event};
 
 use super::names::Space;
+use crate::xml_text::is_xml_char;
 
 /// Longest text, in bytes. The largest appliances' envelopes have some hundred KiB.
 pub const MAX_BYTES: usize = 16 << 20;
@@ -147,15 +148,6 @@ fn unknown_encoding(label: &str) -> Error {
     Error::unsupported(format!("a text in the encoding {label:?} cannot be read"))
         .place("declaration")
         .hint("save it as UTF-8")
-}
-
-/// Production 2 of XML 1.0.
-fn is_xml_char(char: char) -> bool {
-    match char {
-        '\t' | '\n' | '\r' => true,
-        '\u{0}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => false,
-        _ => true,
-    }
 }
 
 fn line_at(text: &str, position: usize) -> u32 {

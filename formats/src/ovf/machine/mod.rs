@@ -24,7 +24,7 @@ pub(super) const CD: u16 = 15;
 const DVD: u16 = 16;
 pub(super) const DISK: u16 = 17;
 pub(super) const OTHER_STORAGE: u16 = 20;
-const SERIAL: u16 = 21;
+pub(super) const SERIAL: u16 = 21;
 const PARALLEL: u16 = 22;
 const USB: u16 = 23;
 const GRAPHICS: u16 = 24;
@@ -332,8 +332,32 @@ fn share(item: &Item, base: Base, unit: u64) -> Result<Share> {
     Ok(Share {
         reservation: amount(item.reservation)?,
         limit: amount(item.limit)?,
-        weight: item.weight.map(Weight::Custom),
+        weight: item.weight.map(|weight| read_weight(item, weight)),
     })
+}
+
+/// Returns the weight that VMware's products call normal: 1000 for a processor, 10 for a MiB.
+pub(super) fn normal_weight(resource_type: u16, amount: u64) -> u64 {
+    let of_one = if resource_type == CPU { 1000 } else { 10 };
+    amount.saturating_mul(of_one)
+}
+
+fn read_weight(item: &Item, weight: u32) -> Weight {
+    let amount = match item.resource_type {
+        CPU => item.quantity.unwrap_or(1),
+        _ => item
+            .quantity
+            .and_then(|quantity| units::amount(quantity, &item.units, Base::Byte).ok())
+            .map_or(0, |bytes| bytes >> 20),
+    };
+    let (number, normal) = (u64::from(weight), normal_weight(item.resource_type, amount));
+    match number {
+        0 => Weight::Custom(weight),
+        number if number == normal => Weight::Normal,
+        number if number == normal / 2 => Weight::Low,
+        number if Some(number) == normal.checked_mul(2) => Weight::High,
+        _ => Weight::Custom(weight),
+    }
 }
 
 /// Serial ports, and what a `Machine` has no place for.

@@ -2,6 +2,7 @@
 
 mod hardware;
 mod refused;
+mod written;
 mod xml;
 
 use super::{Choices, Envelope};
