@@ -1,5 +1,5 @@
 //! Makes the seeds of the fuzz targets, `tests/fuzz/seeds/TARGET/*`: tiny images of every
-//! creatable variant, and descriptors of the kinds seen in the wild.
+//! creatable variant, and texts of the kinds seen in the wild.
 //!
 //! `cargo run -p hako-tests --example make_seeds`
 
@@ -7,6 +7,8 @@ use std::path::Path;
 
 use hako_block::testkit::{Fault, FaultFolder, Rng, SparseBytes};
 use hako_block::{Access, ContentId, Outputs, ParentLink, Resolver, Result, Uuid};
+use hako_formats::machine::{DiskMedium, Drive, Mac, Machine, Medium, Network, Nic};
+use hako_formats::vmx::Vmx;
 use hako_formats::{Compression, CreateArgs, CreateOptions, FORMATS, OpenArgs};
 use hako_tests::fuzz::{EXTENT_SECTORS, vhdx_packed};
 
@@ -23,6 +25,11 @@ fn main() {
     }
     write(&seeds.join("vmdk_cowd"), "small", &cowd());
     write(&seeds.join("vmdk_sesparse"), "small", &sesparse());
+    for (name, text) in vmx_texts() {
+        write(&seeds.join("vmx"), name, &text);
+    }
+    write(&seeds.join("vmsd"), "tree", VMSD.as_bytes());
+    write(&seeds.join("vmsd"), "empty", b"");
     for (name, structured) in [("simple", false), ("structured", true)] {
         write(&seeds.join("nbd"), name, &nbd_client(structured));
     }
@@ -203,6 +210,67 @@ fn descriptors(folder: &Path) {
         write(folder, name, text.as_bytes());
     }
 }
+
+/// VMX files: one of a new machine, and what is found in the wild.
+fn vmx_texts() -> Vec<(&'static str, Vec<u8>)> {
+    let machine = Machine {
+        name: "seed".to_owned(),
+        guest_os: Some("ubuntu-64".to_owned()),
+        memory_bytes: 1 << 30,
+        drives: vec![
+            Drive {
+                node: "sata0:0".parse().unwrap(),
+                medium: Medium::CdEmpty,
+                connected: false,
+            },
+            Drive {
+                node: "scsi0:0".parse().unwrap(),
+                medium: Medium::Disk(DiskMedium {
+                    file: "seed.qcow2".to_owned(),
+                    format: Some("qcow2".to_owned()),
+                    ..DiskMedium::default()
+                }),
+                connected: true,
+            },
+        ],
+        nics: vec![Nic {
+            number: 0,
+            model: Some("vmxnet3".to_owned()),
+            network: Network::PortGroup("VM Network".to_owned()),
+            mac: Some(Mac([0x00, 0x50, 0x56, 0, 0, 1])),
+            mac_is_static: true,
+            connected: true,
+        }],
+        ..Machine::default()
+    };
+    let new = Vmx::new(&machine).unwrap().to_bytes();
+    let wild = "\u{feff}#!/usr/bin/vmware\r\n.encoding = \"UTF-8\"\r\nmemSize = \"512\" # half\r\n\
+        scsi0.present = \"TRUE\"\nscsi0:0.fileName = \"a|22b|7C.vmdk\"\nSCSI0:0.filename = \"again\"\n\
+        scsi0:0.virtualSSD = 1\nide1:0.present = \"true\nwhat is this\nethernet0.present = \"FALSE\"\n\
+        annotation = \"Stra\u{df}e|0D|0A2\"\nsched.mem.max = \"unlimited\"";
+    let partial = "encryption.type = \"partial\"\nencryption.keySafe = \"vmware:key/list/(x)\"\n\
+        encryption.data = \"AAAA\"\nvtpm.present = \"TRUE\"\nnvme0:0.present = \"TRUE\"\n";
+    let full = partial.replace("encryption.type = \"partial\"\n", "");
+    vec![
+        ("new", new),
+        ("wild", wild.as_bytes().to_vec()),
+        ("west", b"a = \"\xfc\"\nb = \"\xc3\xbc|e9\"\n".to_vec()),
+        (
+            "japanese",
+            b".encoding = \"Shift_JIS\"\ndisplayName = \"\x83|7C\x94\\\"\n".to_vec(),
+        ),
+        ("partial", partial.as_bytes().to_vec()),
+        ("encrypted", full.into_bytes()),
+    ]
+}
+
+/// Two snapshots, the second with an index of two digits.
+const VMSD: &str = ".encoding = \"UTF-8\"\nsnapshot.lastUID = \"12\"\nsnapshot.current = \"12\"\n\
+    snapshot0.uid = \"1\"\nsnapshot0.filename = \"web-Snapshot1.vmsn\"\n\
+    snapshot0.displayName = \"a |22b|22\"\nsnapshot0.createTimeHigh = \"310596\"\n\
+    snapshot0.createTimeLow = \"-938781285\"\nsnapshot0.numDisks = \"1\"\n\
+    snapshot0.disk0.fileName = \"web.vmdk\"\nsnapshot0.disk0.node = \"scsi0:0\"\n\
+    snapshot.numSnapshots = \"2\"\nsnapshot10.uid = \"12\"\nsnapshot10.parent = \"1\"\n";
 
 /// A dynamic or differencing VHD with blocks of 4 KiB, smaller than any that hako makes: footer,
 /// header, table of 16 entries, the name of a parent, two blocks, footer.

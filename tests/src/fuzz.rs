@@ -2,6 +2,8 @@
 //! nor use much memory. `tests/fuzz` runs them under libFuzzer on nightly; `fuzz_replay` runs the
 //! kept seeds on stable.
 
+mod texts;
+
 use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -11,6 +13,8 @@ use hako_block::testkit::{FaultFolder, SparseBytes};
 use hako_block::{Access, BlockImage, Cancel, Error, NoProgress, Resolver, Result};
 use hako_formats::{DiskFormat, OpenArgs, Repair, Settings, Task, format_named};
 use hako_nbd::{Export, Limits, Server, Socket};
+
+pub use texts::{vmsd, vmx};
 
 /// A target: its name (and its folder of seeds), and what it does with an input.
 pub struct Target {
@@ -61,6 +65,14 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "vhd",
         body: vhd,
+    },
+    Target {
+        name: "vmx",
+        body: vmx,
+    },
+    Target {
+        name: "vmsd",
+        body: vmsd,
     },
 ];
 

@@ -38,6 +38,7 @@ impl Dictionary {
             None => self.insert(key, &bytes),
         }
         self.encoding = encoding;
+        self.keep_encoding();
         Ok(())
     }
 
@@ -61,8 +62,19 @@ impl Dictionary {
         let n_removed = before - self.lines.len();
         if n_removed > 0 {
             self.index();
+            self.keep_encoding();
         }
         n_removed
+    }
+
+    /// Names the code page where the text would be taken for UTF-8 from now on, and is not.
+    fn keep_encoding(&mut self) {
+        let is_told = self.has_bom || self.line_of(ENCODING).is_some();
+        let is_like_utf8 = || self.values_are(|value| std::str::from_utf8(value).is_ok());
+        let is_guessed = !is_told && self.encoding != UTF_8;
+        if is_guessed && is_like_utf8() && !self.values_are(<[u8]>::is_ascii) {
+            self.insert(ENCODING, self.encoding.name().as_bytes());
+        }
     }
 
     /// Gives the key of a line another value, and removes the other lines of that key.
@@ -85,14 +97,13 @@ impl Dictionary {
     fn insert(&mut self, key: &str, value: &[u8]) {
         let index = self.place(key);
         let before = index.checked_sub(1).and_then(|at| self.lines.get(at));
-        let ending = before.map(Line::ending).filter(|ending| !ending.is_empty());
-        let first = self.lines.first().map(Line::ending);
-        let ending = ending.or(first).filter(|ending| !ending.is_empty());
-        let ending = ending.unwrap_or(b"\n").to_vec();
-        let is_open = before.is_some_and(|line| line.ending().is_empty());
+        let is_open = before.is_some_and(Line::is_open);
+        let models = before.into_iter().chain(self.lines.first());
+        let mut endings = models.filter(|line| !line.is_open()).map(Line::ending);
+        let ending = endings.next().unwrap_or(b"\n").to_vec();
         if is_open {
             // The last line has no ending; the new last line gets none either.
-            self.lines[index - 1].end(&ending);
+            self.lines[index - 1].close(&ending);
         }
         let line = Line::new(key, value, if is_open { b"" } else { &ending });
         self.lines.insert(index, line);

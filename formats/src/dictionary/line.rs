@@ -110,14 +110,21 @@ impl Line {
         *self = Self::parse(&[before, &new, after].concat());
     }
 
-    /// Returns the ending: empty, `\n`, `\r\n`.
+    /// Returns the ending: `\n`, `\r\n`; of the last line also nothing, or `\r`.
     pub(super) fn ending(&self) -> &[u8] {
         &self.bytes[without_ending(&self.bytes).len()..]
     }
 
-    /// Gives a line that has no ending one.
-    pub(super) fn end(&mut self, ending: &[u8]) {
-        if self.ending().is_empty() {
+    /// Returns whether another line cannot follow.
+    pub(super) fn is_open(&self) -> bool {
+        !self.bytes.ends_with(b"\n")
+    }
+
+    /// Lets another line follow.
+    pub(super) fn close(&mut self, ending: &[u8]) {
+        if self.bytes.ends_with(b"\r") {
+            self.bytes.push(b'\n');
+        } else if self.is_open() {
             self.bytes.extend_from_slice(ending);
         }
     }

@@ -126,6 +126,15 @@ fn new_keys_come_behind_their_device() {
 }
 
 #[test]
+fn a_last_line_that_is_open_is_closed_before_the_next() {
+    let with_b = |before: &str| edited(before, |dictionary| dictionary.set("b", "2").unwrap());
+    assert_eq!(with_b(""), "b = \"2\"\n");
+    assert_eq!(with_b("a = \"1\""), "a = \"1\"\nb = \"2\"");
+    assert_eq!(with_b("a = \"1\"\r"), "a = \"1\"\r\nb = \"2\"");
+    assert_eq!(with_b("x\r\na = \"1\""), "x\r\na = \"1\"\r\nb = \"2\"");
+}
+
+#[test]
 fn setting_a_key_that_is_there_twice_leaves_the_first_line() {
     let before = "a = \"1\"\nb = \"x\"\nA = \"2\"\nc.d = \"y\"\na = \"3\"\n";
     let set =
@@ -217,6 +226,19 @@ fn the_first_letter_beyond_ascii_brings_the_name_of_the_code_page() {
     assert_eq!(
         after,
         "#!/usr/bin/vmware\n.encoding = \"UTF-8\"\na = \"ü\"\n"
+    );
+}
+
+#[test]
+fn a_code_page_that_was_guessed_is_named_before_another_would_be() {
+    let mut dictionary = Dictionary::parse(b"a = \"\xfc\"\nb = \"\xc3\xbc\"\n").unwrap();
+    assert_eq!(dictionary.value("b").unwrap(), "Ã¼");
+    dictionary.set("a", "u").unwrap();
+    let written = dictionary.to_bytes();
+    assert!(written.starts_with(b".encoding = \"windows-1252\"\n"));
+    assert_eq!(
+        Dictionary::parse(&written).unwrap().value("b").unwrap(),
+        "Ã¼"
     );
 }
 
