@@ -117,3 +117,17 @@ impl Reader {
         Some(run_program(&python, &args).ok().trim().to_owned())
     }
 }
+
+/// Returns the keys and disks of a VMX as dissect.hypervisor reads them; `None` if it is not
+/// installed.
+#[track_caller]
+pub fn dissect_vmx(vmx: &Path) -> Option<serde_json::Value> {
+    let python = root().join(".venv/bin/python3");
+    if !python.exists() {
+        skip("no .venv with dissect.hypervisor: tests/run makes it");
+        return None;
+    }
+    let script = root().join("tests/peers/read_vmx.py");
+    let printed = run_program(&python, &[script.as_os_str(), vmx.as_os_str()]).ok();
+    Some(serde_json::from_str(&printed).expect("JSON"))
+}

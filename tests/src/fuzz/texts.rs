@@ -6,46 +6,51 @@ use hako_formats::machine::{Bus, Cpu, DiskMedium, Drive, Firmware, Mac, Medium, 
 use hako_formats::vmsd::Vmsd;
 use hako_formats::vmx::{Encryption, Vmx};
 
+/// A change of a VMX.
+type Edit = fn(&mut Vmx) -> hako_block::Result<()>;
+
+/// Changes of every kind.
+const EDITS: [Edit; 9] = [
+    |vmx| vmx.set_name("a ü \u{1f642}"),
+    |vmx| vmx.set_memory(64 << 20),
+    |vmx| vmx.set_firmware(Firmware::Efi, true),
+    |vmx| {
+        vmx.set_cpu(Cpu {
+            count: 4,
+            cores_per_socket: 2,
+        })
+    },
+    |vmx| vmx.set_annotation("a\n|\"b\""),
+    put_drives,
+    |vmx| {
+        vmx.put_nic(&Nic {
+            number: 1,
+            model: Some("e1000".to_owned()),
+            network: Network::Custom("VMnet3".to_owned()),
+            mac: Some(Mac([2, 0, 0, 0, 0, 1])),
+            mac_is_static: true,
+            connected: false,
+        })
+    },
+    |vmx| {
+        let drives = vmx.machine().drives;
+        drives
+            .iter()
+            .try_for_each(|drive| vmx.remove_drive(drive.node))
+    },
+    |vmx| {
+        let nics = vmx.machine().nics;
+        nics.iter().try_for_each(|nic| vmx.remove_nic(nic.number))
+    },
+];
+
 /// A VMX: read, changed in every way, and made anew of what it says.
 pub fn vmx(bytes: &[u8]) {
     let Ok(vmx) = Vmx::parse(bytes) else { return };
     assert!(vmx.to_bytes() == bytes, "written back otherwise");
     dictionary(vmx.dictionary());
     let machine = vmx.machine();
-    let edits: [&dyn Fn(&mut Vmx) -> hako_block::Result<()>; 9] = [
-        &|vmx| vmx.set_name("a ü \u{1f642}"),
-        &|vmx| vmx.set_memory(64 << 20),
-        &|vmx| vmx.set_firmware(Firmware::Efi, true),
-        &|vmx| {
-            vmx.set_cpu(Cpu {
-                count: 4,
-                cores_per_socket: 2,
-            })
-        },
-        &|vmx| vmx.set_annotation("a\n|\"b\""),
-        &|vmx| put_drives(vmx),
-        &|vmx| {
-            vmx.put_nic(&Nic {
-                number: 1,
-                model: Some("e1000".to_owned()),
-                network: Network::Custom("VMnet3".to_owned()),
-                mac: Some(Mac([2, 0, 0, 0, 0, 1])),
-                mac_is_static: true,
-                connected: false,
-            })
-        },
-        &|vmx| {
-            let drives = vmx.machine().drives;
-            drives
-                .iter()
-                .try_for_each(|drive| vmx.remove_drive(drive.node))
-        },
-        &|vmx| {
-            let nics = vmx.machine().nics;
-            nics.iter().try_for_each(|nic| vmx.remove_nic(nic.number))
-        },
-    ];
-    for (index, edit) in edits.iter().enumerate() {
+    for (index, edit) in EDITS.iter().enumerate() {
         let mut edited = vmx.clone();
         let done = edit(&mut edited);
         if vmx.encryption() == Encryption::Full {
