@@ -4,10 +4,12 @@
 //! `cargo run -p hako-tests --example make_seeds`
 
 use std::path::Path;
+use std::sync::Arc;
 
 use hako_block::testkit::{Fault, FaultFolder, Rng, SparseBytes};
-use hako_block::{Access, ContentId, Outputs, ParentLink, Resolver, Result, Uuid};
+use hako_block::{Access, ContentId, MemoryStorage, Outputs, ParentLink, Resolver, Result, Uuid};
 use hako_formats::machine::{DiskMedium, Drive, Mac, Machine, Medium, Network, Nic};
+use hako_formats::ova::OvaWriter;
 use hako_formats::vmx::Vmx;
 use hako_formats::{Compression, CreateArgs, CreateOptions, FORMATS, OpenArgs};
 use hako_tests::fuzz::{EXTENT_SECTORS, vhdx_packed};
@@ -30,6 +32,9 @@ fn main() {
     }
     write(&seeds.join("vmsd"), "tree", VMSD.as_bytes());
     write(&seeds.join("vmsd"), "empty", b"");
+    for (name, bytes) in ovas() {
+        write(&seeds.join("ova"), name, &bytes);
+    }
     for (name, structured) in [("simple", false), ("structured", true)] {
         write(&seeds.join("nbd"), name, &nbd_client(structured));
     }
@@ -449,4 +454,35 @@ fn nbd_client(structured: bool) -> Vec<u8> {
     request(3, 0, 0, 0);
     request(2, 0, 0, 0);
     bytes
+}
+
+/// An OVA as we write it, and headers that others put before a file's.
+fn ovas() -> [(&'static str, Vec<u8>); 2] {
+    let storage = Arc::new(MemoryStorage::new("ova", Vec::new()));
+    let mut writer = OvaWriter::new(storage.clone(), 0, None);
+    writer.put("vm.ovf", b"<Envelope/>").expect("written");
+    writer.put("vm.mf", b"SHA256(vm.ovf)= 00").expect("written");
+    writer.put("disk.vmdk", &[7; 600]).expect("written");
+    writer.finish().expect("written");
+    let plain = storage.to_vec();
+    let mut others = Vec::new();
+    // The checksums are set right by the target.
+    for (kind, content) in [
+        (b'5', &b""[..]),
+        (b'g', b"20 comment=whatever\n"),
+        (b'L', b"folder/vm.ovf\0"),
+        (b'x', b"15 mtime=123.4\n"),
+    ] {
+        let mut header = plain[..512].to_vec();
+        header[124..136].copy_from_slice(format!("{:011o}\0", content.len()).as_bytes());
+        header[156] = kind;
+        others.extend(header);
+        others.extend(content);
+        others.resize(others.len().next_multiple_of(512), 0);
+    }
+    others.extend(&plain);
+    [
+        ("plain", plain[..4096].to_vec()),
+        ("others", others[..8192].to_vec()),
+    ]
 }
