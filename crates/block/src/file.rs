@@ -48,6 +48,13 @@ pub fn allow_many_files() {
     let _ = setrlimit(Resource::Nofile, raised);
 }
 
+/// Returns how many bytes a user may still write to the file system that `path` is on.
+pub fn free_bytes(path: &Path) -> Result<u64> {
+    let found = rustix::fs::statvfs(path)
+        .map_err(|error| Error::io("find the free space", error).in_file(path))?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 /// A regular file or block device of the host.
 #[derive(Debug)]
 pub struct FileStorage {

@@ -30,7 +30,7 @@ pub mod tree;
 pub use chain::Chain;
 pub use error::{Error, ErrorKind, Result};
 pub use extent::{Extent, ExtentKind, HostPosition};
-pub use file::{Access, FileStorage, PipeStorage, allow_many_files};
+pub use file::{Access, FileStorage, PipeStorage, allow_many_files, free_bytes};
 pub use gate::{Gate, GateRules, Opened, Resolver};
 pub use identity::{ContentId, Uuid};
 pub use image::{BlockImage, ImageInfo, ParentLink, Value};
