@@ -9,6 +9,7 @@ mod code_page;
 pub mod dictionary;
 pub mod digest;
 pub mod disk;
+pub mod iso;
 pub mod machine;
 mod open;
 pub mod ova;
@@ -23,6 +24,6 @@ pub use disk::{
     format_named,
 };
 pub use open::{
-    OpenOptions, OpenedChain, OpenedLayer, detect, find_parent, open_chain, open_chain_of,
-    open_file, open_layer,
+    OpenOptions, OpenedChain, OpenedLayer, descriptor_name, detect, find_parent, open_chain,
+    open_chain_of, open_file, open_layer,
 };

@@ -412,7 +412,7 @@ fn descriptor_beside(path: &Path) -> Option<PathBuf> {
 
 /// Returns the usual name of the descriptor that goes with a VMDK extent file of this name
 /// (`disk-flat.vmdk` → `disk.vmdk`); `None` if the name is not one of an extent file.
-pub(crate) fn descriptor_name(name: &str) -> Option<String> {
+pub fn descriptor_name(name: &str) -> Option<String> {
     let (stem, _) = name.rsplit_once('.')?;
     let (base, part) = stem.rsplit_once('-')?;
     let numbered = part.len() >= 4
