@@ -26,7 +26,7 @@ pub fn delete(subject: &Subject, force: bool) -> Result<Vec<PathBuf>> {
 }
 
 /// Returns the files of one layer, the main one first. Block devices are none.
-pub(crate) fn files_of(layer: &OpenedLayer) -> Vec<PathBuf> {
+pub fn files_of(layer: &OpenedLayer) -> Vec<PathBuf> {
     let info = layer.image.info();
     let main = PathBuf::from(layer.args.storage.name());
     let mut files = vec![main.clone()];

@@ -28,8 +28,23 @@ pub struct RenameReport {
 /// old ones: cut off anywhere, the image is there under one name or both, and running it again
 /// completes it.
 pub fn rename(subject: &Subject, to: &Path) -> Result<RenameReport> {
+    rename_and_tell(subject, to, &mut || Ok(()))
+}
+
+/// Gives an image another name as [`rename`] does, and lets `tell` tell whoever refers to it: it
+/// is called while the image has both names.
+pub fn rename_and_tell(
+    subject: &Subject,
+    to: &Path,
+    tell: &mut dyn FnMut() -> Result<()>,
+) -> Result<RenameReport> {
     let plan = Plan::make(subject, to)?;
-    for step in &plan.steps {
+    let is_removal = |step: &&Step| matches!(step, Step::Remove { .. });
+    for step in plan.steps.iter().filter(|step| !is_removal(step)) {
+        step.run()?;
+    }
+    tell()?;
+    for step in plan.steps.iter().filter(is_removal) {
         step.run()?;
     }
     // The lock on the old files goes before the new image is opened.
