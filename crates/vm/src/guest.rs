@@ -10,10 +10,6 @@ use hako_formats::machine::{Bus, Cpu, Firmware};
 /// The guest system of a machine about which nothing was said.
 pub const DEFAULT_GUEST_OS: &str = "other-64";
 
-/// The virtual hardware of a new machine: what ESXi 7.0 U2, Workstation 16.2, Fusion 12.2 and all
-/// that is newer accept.
-pub const DEFAULT_HARDWARE_VERSION: u32 = 19;
-
 /// Hardware for a guest system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GuestDefaults {

@@ -3,6 +3,7 @@
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
+use std::time::Duration;
 
 use hako_block::{Error, ErrorKind, Result};
 
@@ -17,6 +18,16 @@ impl Held {
     /// Runs or changes the machine in `folder`: nobody else uses it meanwhile. Errors:
     /// [`ErrorKind::Locked`] if somebody does.
     pub fn alone(folder: &Path) -> Result<Self> {
+        const TRIES: u32 = 10;
+        for _ in 1..TRIES {
+            match Self::take(folder, File::try_lock) {
+                // Who only looks what the machine does holds it for a moment.
+                Err(error) if error.kind() == ErrorKind::Locked => {
+                    std::thread::sleep(Duration::from_millis(30));
+                }
+                taken => return taken,
+            }
+        }
         Self::take(folder, File::try_lock)
     }
 

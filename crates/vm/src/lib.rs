@@ -6,12 +6,34 @@
 
 #![forbid(unsafe_code)]
 
+mod check;
+mod copy;
+mod create;
+mod delete;
+mod devices;
+mod files;
 mod guest;
 mod held;
 mod home;
 mod inventory;
+mod list;
+mod rename;
+mod seed;
+mod set;
+mod state;
+mod users;
+mod vm;
+mod workshop;
 
-pub use guest::{DEFAULT_GUEST_OS, DEFAULT_HARDWARE_VERSION, GuestDefaults, guest_defaults};
+pub use create::{CreateReport, CreateRequest, KernelFiles, create};
+pub use delete::{Deletion, delete_rest};
+pub use devices::{DiskContent, ImageFile, NewDisk, NewNic};
+pub use guest::{DEFAULT_GUEST_OS, GuestDefaults, guest_defaults};
 pub use held::Held;
 pub use home::Home;
 pub use inventory::{Entry, Inventory};
+pub use list::{Listed, list, register, unregister, vmx_in};
+pub use rename::{RenameReport, rename, rename_for_people};
+pub use set::{CdChange, SetReport, SetRequest, ShareChange, set};
+pub use state::State;
+pub use vm::Vm;

@@ -1,0 +1,115 @@
+//! Whether a machine may be changed: only while it is off.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use hako_block::gate::file_names;
+use hako_block::lock::refuse_vmware_lock;
+use hako_block::{Access, Error, ErrorKind, Result};
+use hako_formats::machine::Medium;
+
+use crate::{Held, Vm};
+
+/// What a machine is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// It is off.
+    Stopped,
+    /// Something runs it, or has it open in such a way that it cannot be told apart from running.
+    Running {
+        /// How that is known.
+        by: String,
+    },
+    /// Its memory is kept in a file; its disks belong to that.
+    Suspended {
+        /// That file.
+        file: String,
+    },
+}
+
+impl State {
+    /// Returns the word for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            State::Stopped => "stopped",
+            State::Running { .. } => "running",
+            State::Suspended { .. } => "suspended",
+        }
+    }
+}
+
+impl Vm {
+    /// Finds out what the machine is doing. Whoever holds it or has one of its disks open makes it
+    /// look running: ask before.
+    pub fn state(&self) -> State {
+        match Held::reading(self.folder()) {
+            Err(error) => State::Running {
+                by: error.finding(),
+            },
+            Ok(_held) => self.state_apart_from_us(),
+        }
+    }
+
+    /// Holds the machine for a change. Errors: [`ErrorKind::Locked`] if it runs or is suspended,
+    /// or if another hako uses it.
+    pub fn hold(&self) -> Result<Held> {
+        let held = Held::alone(self.folder()).map_err(|error| error.in_file(&self.path()))?;
+        match self.state_apart_from_us() {
+            State::Stopped => Ok(held),
+            State::Running { by } => Err(Error::new(ErrorKind::Locked, format!("runs: {by}"))
+                .in_file(self.path())
+                .hint("stop the machine first")),
+            State::Suspended { file } => {
+                let what = format!("is suspended ({file}): a change would not fit its memory");
+                Err(Error::new(ErrorKind::Locked, what)
+                    .in_file(self.path())
+                    .hint("resume it and shut it down first"))
+            }
+        }
+    }
+
+    /// What the files say, whoever holds the folder.
+    fn state_apart_from_us(&self) -> State {
+        if let Some(by) = self.lock_of_others() {
+            return State::Running { by };
+        }
+        match self.suspended() {
+            Some(file) => State::Suspended { file },
+            None => State::Stopped,
+        }
+    }
+
+    /// Returns the first lock that a VMware product or QEMU holds on the machine or its disks.
+    fn lock_of_others(&self) -> Option<String> {
+        if let Err(error) = refuse_vmware_lock(self.path()) {
+            return Some(error.to_string());
+        }
+        let rules = self.rules(false);
+        self.vmx.machine().drives.iter().find_map(|drive| {
+            let Medium::Disk(disk) = &drive.medium else {
+                return None;
+            };
+            // What is missing, or may not be opened, nobody runs on; whoever opens it will hear.
+            let error = self.open_file(&disk.file, Access::ReadOnly, &rules).err()?;
+            (error.kind() == ErrorKind::Locked).then(|| error.to_string())
+        })
+    }
+
+    /// Returns the file with the memory of a suspended machine: what the text says, or, where it
+    /// says nothing, a .vmss beside it.
+    fn suspended(&self) -> Option<String> {
+        if self.vmx.dictionary().value("checkpoint.vmState").is_some() {
+            return self.vmx.suspended();
+        }
+        let stem = self.stem();
+        let names = file_names(self.folder()).unwrap_or_default();
+        names.into_iter().map(PathBuf::from).find_map(|name| {
+            let own = name.file_stem().and_then(OsStr::to_str).is_some_and(|own| {
+                own.strip_prefix(&stem)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+            });
+            let is_vmss = name.extension() == Some(OsStr::new("vmss"));
+            (own && is_vmss).then(|| name.display().to_string())
+        })
+    }
+}

@@ -1,0 +1,122 @@
+//! Who stands on the files of a machine: other machines' disks, and overlays beside its own.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use hako_block::{FileId, ImageInfo, Result};
+use hako_formats::machine::{DiskMedium, Medium, Node};
+use hako_formats::{OpenOptions, OpenedChain};
+
+use crate::{Home, Inventory, Vm};
+
+impl Vm {
+    /// Returns its disks, ascending by node.
+    pub fn disks(&self) -> Vec<(Node, DiskMedium)> {
+        let drives = self.vmx.machine().drives.into_iter();
+        drives
+            .filter_map(|drive| match drive.medium {
+                Medium::Disk(disk) => Some((drive.node, disk)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Returns the disks that it has now and those that its snapshots hold, each image once.
+    pub(crate) fn all_disks(&self) -> Result<Vec<DiskMedium>> {
+        let mut disks: Vec<DiskMedium> = self.disks().into_iter().map(|(_, disk)| disk).collect();
+        for snapshot in self.vmsd()?.iter().flat_map(|vmsd| vmsd.snapshots()) {
+            for (_, file) in snapshot.disks {
+                disks.push(DiskMedium {
+                    file,
+                    ..DiskMedium::default()
+                });
+            }
+        }
+        let mut seen = BTreeSet::new();
+        disks.retain(|disk| !disk.file.is_empty() && seen.insert(disk.file.clone()));
+        Ok(disks)
+    }
+
+    /// Looks at a disk without locks, whoever uses it.
+    pub fn look_at(&self, disk: &DiskMedium) -> Result<OpenedChain> {
+        let options = OpenOptions {
+            rules: self.rules(true),
+            ..OpenOptions::default()
+        };
+        self.open_disk(disk, &options)
+    }
+
+    /// Returns the files of every layer of its disks that can be opened.
+    fn disk_files(&self) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for disk in self.all_disks()? {
+            if let Ok(opened) = self.look_at(&disk) {
+                files.extend(files_of(&opened));
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// A machine that uses a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct User {
+    /// The machine.
+    pub machine: String,
+    /// The file.
+    pub file: PathBuf,
+}
+
+/// Returns the first other machine of the inventory that uses one of these files, for itself or
+/// below an overlay.
+pub(crate) fn other_user(home: &Home, files: &[PathBuf], except: &Path) -> Result<Option<User>> {
+    let wanted: BTreeSet<FileId> = files.iter().filter_map(|file| file_id(file)).collect();
+    for entry in Inventory::read(home)?.entries {
+        let path = entry.current();
+        if path == except {
+            continue;
+        }
+        // A machine that cannot be read uses nothing that could be known.
+        let Ok(vm) = Vm::at(&path, &entry.allow) else {
+            continue;
+        };
+        let theirs = vm.disk_files().unwrap_or_default();
+        let shared = theirs
+            .into_iter()
+            .find(|file| file_id(file).is_some_and(|id| wanted.contains(&id)));
+        if let Some(file) = shared {
+            let machine = vm.name();
+            return Ok(Some(User { machine, file }));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the host files of all layers of a disk.
+pub(crate) fn files_of(opened: &OpenedChain) -> Vec<PathBuf> {
+    let layers = opened.layers.iter();
+    layers
+        .flat_map(|layer| layer_files(layer.args.storage.name(), layer.image.info()))
+        .collect()
+}
+
+/// Returns the host files of one layer, the main one first.
+pub(crate) fn layer_files(main: &str, info: &ImageInfo) -> Vec<PathBuf> {
+    let mut files = vec![PathBuf::from(main)];
+    for file in info.files.iter().map(PathBuf::from) {
+        if !files.contains(&file) {
+            files.push(file);
+        }
+    }
+    files
+}
+
+/// Returns what tells a host file apart, whatever it is called.
+pub(crate) fn file_id(path: &Path) -> Option<FileId> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some(FileId {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+    })
+}

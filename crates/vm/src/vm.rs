@@ -1,0 +1,280 @@
+//! One virtual machine: its .vmx, the folder around it, and what it may open.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use hako_block::gate::replace_file;
+use hako_block::{Access, Error, ErrorKind, Gate, GateRules, Opened, Resolver, Result};
+use hako_formats::machine::DiskMedium;
+use hako_formats::vmsd::Vmsd;
+use hako_formats::vmx::Vmx;
+use hako_formats::{OpenOptions, OpenedChain, format_named, open_chain_of};
+
+use crate::list::vmx_in;
+use crate::{Entry, Home, Inventory};
+
+/// No text of a machine is longer: 16 MiB.
+const MAX_TEXT_BYTES: u64 = 16 << 20;
+
+/// A virtual machine. What is changed in its text is on disk after [`Vm::save`].
+pub struct Vm {
+    /// Its .vmx, absolute.
+    path: PathBuf,
+    /// Its text.
+    pub vmx: Vmx,
+    /// What it may name beyond its own folder.
+    allow: Vec<PathBuf>,
+    is_registered: bool,
+}
+
+impl Vm {
+    /// Opens the machine that the user called so: by the path of its .vmx (what has a `/` in it or
+    /// ends in .vmx), else by its display name or the name of its folder, which must be unique in
+    /// the inventory. Beyond what the inventory allows it may name what is below `allow`.
+    ///
+    /// Errors: [`ErrorKind::VmNotFound`]; [`ErrorKind::Invalid`] for a name that several have.
+    pub fn open(home: &Home, what: &Path, allow: &[PathBuf]) -> Result<Self> {
+        let inventory = Inventory::read(home)?;
+        let path = if is_path(what) {
+            let path = absolute(&vmx_in(what)?)?;
+            // One that is being renamed may be elsewhere by now.
+            inventory.entry(&path).map_or(path, Entry::current)
+        } else {
+            find_by_name(&inventory, what)?.current()
+        };
+        let mut vm = Self::at(&path, allow)?;
+        if let Some(entry) = inventory.entry(&vm.path) {
+            vm.allow.extend(entry.allow.iter().cloned());
+            vm.is_registered = true;
+        }
+        Ok(vm)
+    }
+
+    /// Opens the machine of a .vmx, whatever the inventory says of it.
+    pub fn at(path: &Path, allow: &[PathBuf]) -> Result<Self> {
+        let path = absolute(path)?;
+        let bytes = read_text(&path)?.ok_or_else(|| not_found(&path))?;
+        let vmx = Vmx::parse(&bytes).map_err(|error| error.in_file(&path))?;
+        Ok(Self {
+            path,
+            vmx,
+            allow: allow.to_vec(),
+            is_registered: false,
+        })
+    }
+
+    /// Returns its .vmx, absolute.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns its folder, absolute.
+    pub fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// Returns the name that people know it by: its display name, else that of its .vmx.
+    pub fn name(&self) -> String {
+        let display_name = self.vmx.dictionary().value("displayName");
+        display_name
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| self.stem())
+    }
+
+    /// Returns the name of its .vmx without the extension, which its files usually share.
+    pub fn stem(&self) -> String {
+        let stem = self.path.file_stem().unwrap_or_default();
+        stem.to_string_lossy().into_owned()
+    }
+
+    /// Returns whether the inventory lists it.
+    pub fn is_registered(&self) -> bool {
+        self.is_registered
+    }
+
+    /// Returns what the files that it names may be, and how they are locked: as usual, or not at
+    /// all.
+    pub fn rules(&self, no_lock: bool) -> GateRules {
+        GateRules {
+            allow_paths: self.allow.clone(),
+            allow_devices: false,
+            no_lock,
+        }
+    }
+
+    /// Opens a file that its text names.
+    pub fn open_file(&self, name: &str, access: Access, rules: &GateRules) -> Result<Opened> {
+        Gate::of_folder(self.folder(), rules)?.open(name, access)
+    }
+
+    /// Opens one of its disks, with its parents. Its format is VMDK, or what the text says; it is
+    /// never guessed: a guest can write any header into its disk.
+    pub fn open_disk(&self, disk: &DiskMedium, options: &OpenOptions) -> Result<OpenedChain> {
+        let format = format_named(disk.format.as_deref().unwrap_or("vmdk"))?;
+        let opened = self.open_file(&disk.file, options.access, &options.rules)?;
+        open_chain_of(format, opened, options).map_err(|error| match error.kind() {
+            ErrorKind::Corrupt | ErrorKind::Unsupported if disk.format.is_none() => error.hint(
+                "a disk that is no VMDK needs its format in the text: hako.NODE.format = \"qcow2\"",
+            ),
+            _ => error,
+        })
+    }
+
+    /// Returns the path of its list of snapshots.
+    pub fn vmsd_path(&self) -> PathBuf {
+        self.path.with_extension("vmsd")
+    }
+
+    /// Reads its list of snapshots; none if it has no such file.
+    pub fn vmsd(&self) -> Result<Option<Vmsd>> {
+        let path = self.vmsd_path();
+        let Some(bytes) = read_text(&path)? else {
+            return Ok(None);
+        };
+        let parsed = Vmsd::parse(&bytes).map_err(|error| error.in_file(&path))?;
+        Ok(Some(parsed))
+    }
+
+    /// Returns the machine, its text as it is here, once its .vmx is at another path.
+    pub(crate) fn moved_to(&self, path: PathBuf) -> Self {
+        Self {
+            path,
+            vmx: self.vmx.clone(),
+            allow: self.allow.clone(),
+            is_registered: self.is_registered,
+        }
+    }
+
+    /// Writes its text, all or nothing.
+    pub fn save(&self) -> Result<()> {
+        replace_file(&self.path, &self.vmx.to_bytes())
+    }
+}
+
+impl Inventory {
+    /// Refuses a name that a machine with another .vmx has.
+    pub(crate) fn refuse_other(&self, name: &str, vmx: &Path) -> Result<()> {
+        let mut others = self.entries.iter().filter(|entry| !entry.has_path(vmx));
+        match others.find(|entry| is_called(entry, name.as_ref())) {
+            None => Ok(()),
+            Some(other) => Err(name_taken(name, other)),
+        }
+    }
+
+    /// Refuses a name or a .vmx that another machine has. One that is listed with this very .vmx
+    /// and is not there is none.
+    pub(crate) fn refuse_taken(&self, name: &str, vmx: &Path) -> Result<()> {
+        let is_taken = |entry: &&Entry| {
+            let is_missing = entry.vmx == vmx && !entry.current().is_file();
+            !is_missing && (entry.has_path(vmx) || is_called(entry, name.as_ref()))
+        };
+        match self.entries.iter().find(is_taken) {
+            None => Ok(()),
+            Some(other) => Err(name_taken(name, other)),
+        }
+    }
+}
+
+fn name_taken(name: &str, by: &Entry) -> Error {
+    let what = format!(
+        "a machine {name:?} is listed already: {}",
+        by.current().display()
+    );
+    Error::new(ErrorKind::Exists, what)
+}
+
+/// Returns whether the user means a path rather than a name.
+fn is_path(what: &Path) -> bool {
+    what.as_os_str().as_bytes().contains(&b'/')
+        || what
+            .extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("vmx"))
+}
+
+/// Returns the entry of the machine that the user called so.
+pub(crate) fn find_entry<'a>(inventory: &'a Inventory, what: &Path) -> Result<&'a Entry> {
+    if !is_path(what) {
+        return find_by_name(inventory, what);
+    }
+    let path = absolute(&vmx_in(what)?)?;
+    inventory
+        .entry(&path)
+        .ok_or_else(|| Error::new(ErrorKind::VmNotFound, "is not in the inventory").in_file(&path))
+}
+
+/// Returns the one machine of that name.
+fn find_by_name<'a>(inventory: &'a Inventory, name: &Path) -> Result<&'a Entry> {
+    let matching: Vec<&Entry> = inventory
+        .entries
+        .iter()
+        .filter(|entry| is_called(entry, name.as_os_str()))
+        .collect();
+    match matching.as_slice() {
+        [one] => Ok(one),
+        [] => Err(
+            Error::new(ErrorKind::VmNotFound, format!("no machine {name:?}"))
+                .hint("`hako vm list` shows those that there are; or give the path of a .vmx"),
+        ),
+        several => {
+            let paths = several.iter().map(|entry| entry.current());
+            let paths: Vec<_> = paths.map(|path| path.display().to_string()).collect();
+            Err(
+                Error::invalid(format!("{} machines are called {name:?}", several.len()))
+                    .hint(format!("say which by its path: {}", paths.join(", "))),
+            )
+        }
+    }
+}
+
+/// Returns whether a machine has that name: its folder's, or its display name. One that is being
+/// renamed has the old name and the new.
+fn is_called(entry: &Entry, name: &OsStr) -> bool {
+    let paths = [Some(&entry.vmx), entry.to.as_ref()];
+    let of_folder = |path: &PathBuf| path.parent().and_then(Path::file_name) == Some(name);
+    let of_file = |path: &PathBuf| path.file_stem() == Some(name);
+    paths.into_iter().flatten().any(of_folder)
+        || (entry.to.is_some() && paths.into_iter().flatten().any(of_file))
+        || Vm::at(&entry.current(), &[]).is_ok_and(|vm| OsStr::new(&vm.name()) == name)
+}
+
+/// Reads a text of a machine; `None` if there is no such file.
+pub(crate) fn read_text(path: &Path) -> Result<Option<Vec<u8>>> {
+    let failed = |error| Error::io("read", error).in_file(path);
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+        Ok(metadata) if !metadata.is_file() => {
+            return Err(Error::invalid("is no regular file").in_file(path));
+        }
+        Ok(metadata) if metadata.len() > MAX_TEXT_BYTES => {
+            let what = format!("{} bytes are too many for such a text", metadata.len());
+            return Err(Error::new(ErrorKind::Corrupt, what).in_file(path));
+        }
+        Ok(_) => (),
+    }
+    std::fs::read(path).map(Some).map_err(failed)
+}
+
+pub(crate) fn not_found(path: &Path) -> Error {
+    Error::new(ErrorKind::VmNotFound, "no such machine").in_file(path)
+}
+
+/// Returns the path from the root on, its folder free of symlinks; the file need not exist.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
+    let failed = |error| Error::io("find", error).in_file(path);
+    let name = path
+        .file_name()
+        .ok_or_else(|| Error::invalid("names no file").in_file(path))?;
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    match std::fs::canonicalize(folder) {
+        Ok(folder) => Ok(folder.join(name)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            std::path::absolute(path).map_err(failed)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
