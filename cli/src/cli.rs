@@ -6,6 +6,7 @@ use crate::completions::Completions;
 use crate::disk::Disk;
 use crate::man::ManPages;
 use crate::progress::ProgressMode;
+use crate::vm::Vm;
 
 /// Exit status of every command, for --help and the man pages.
 pub const EXIT_STATUS: &str = "\
@@ -20,7 +21,7 @@ Exit status:
   129, 130, 143    ended by SIGHUP, SIGINT, SIGTERM
   141    the reader of standard output went away";
 
-/// Read, write, convert, check and compare the disk images of virtual machines
+/// Work with the files that virtual machines are made of: disk images, VMX, OVF
 ///
 /// Results go to standard output, everything else to standard error. Sizes such as 512, 512M,
 /// 20G or 1.5T are powers of 1024.
@@ -68,6 +69,8 @@ pub struct Global {
 pub enum Command {
     #[command(subcommand)]
     Disk(Box<Disk>),
+    #[command(subcommand)]
+    Vm(Box<Vm>),
     Completions(Completions),
     Man(ManPages),
 }

@@ -13,6 +13,7 @@ mod output;
 mod progress;
 mod signals;
 mod size;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     let context = Context::new(&cli.global);
     let ended = match &cli.command {
         Command::Disk(disk) => disk.run(&context),
+        Command::Vm(vm) => vm.run(&context),
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),
     };

@@ -34,6 +34,7 @@ complete -c hako -n "__fish_hako_needs_command" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hako -n "__fish_hako_needs_command" -s V -l version -d 'Print version'
 complete -c hako -n "__fish_hako_needs_command" -f -a "disk" -d 'Work with disk images'
+complete -c hako -n "__fish_hako_needs_command" -f -a "vm" -d 'Work with virtual machines that are off'
 complete -c hako -n "__fish_hako_needs_command" -f -a "completions" -d 'Print the completions of a shell'
 complete -c hako -n "__fish_hako_needs_command" -f -a "man" -d 'Write the manual pages'
 complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash set resize compact commit rebase rename delete serve" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
@@ -463,6 +464,128 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from serve" -s q -l quiet -d 'Say nothing but results and errors'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from serve" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from serve" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -f -a "create" -d 'Create a virtual machine'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -f -a "list" -d 'List the virtual machines of the inventory'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -f -a "info" -d 'Show what a virtual machine is made of, its disks, its snapshots and its state'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -f -a "set" -d 'Change what a virtual machine is made of, or any key of its VMX'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -f -a "register" -d 'List a machine that exists in the inventory'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -f -a "unregister" -d 'Take a machine out of the inventory; its files stay'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -f -a "rename" -d 'Rename a machine: display name, folder, files, and every reference to them'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -f -a "delete" -d 'Delete a machine with its files'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -l cpus -d 'Virtual processors, and how many of them share a socket' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -l memory -d 'Memory, a multiple of 4 MiB' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -l guest-os -d 'The guest system, by its VMX name: ubuntu-64, windows2019srv-64, other-64' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -l firmware -d 'What starts the guest' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -l hardware-version -d 'VMware\'s virtual hardware version' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -l annotation -d 'A note' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -l folder -d 'The machine\'s folder, instead of vms/NAME in the home of machines' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -l from-disk -d 'Make a disk of an image (repeatable)' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -l disk -d 'Add an empty disk (repeatable)' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -l nic -d 'Add a network card (repeatable); none for a machine without. By default: nat' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -l cdrom -d 'Put a CD image into a drive (repeatable); used where it is' -r -F
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -l cloud-init -d 'Give cloud-init a seed: a file with user-data, or a folder' -r -F
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -l kernel -d 'Start this kernel without firmware; copied into the machine\'s folder' -r -F
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -l initrd -d 'The kernel\'s initial file system' -r -F
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -l cmdline -d 'The kernel\'s command line' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -l allow-path -d 'Let the machine and its images name files below DIR, now and later (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from list" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from list" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from list" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from list" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from info" -l allow-path -d 'Let the machine and its images name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from info" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from info" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from info" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from info" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from info" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -l unset -d 'Remove a key of the VMX (repeatable)' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -l cpus -d 'Virtual processors, and how many of them share a socket' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -l memory -d 'Memory, a multiple of 4 MiB' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -l guest-os -d 'The guest system, by its VMX name' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -l firmware -d 'What starts the guest' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -l boot-order -d 'What the guest starts from, first to last: hdd, cdrom, ethernet0, floppy' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -l annotation -d 'The note; empty removes it' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -l add-disk -d 'Add an empty disk (repeatable); keys as of create --disk' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -l attach-disk -d 'Add a disk with this image, used where it is (repeatable)' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -l remove-disk -d 'Take away the drive at a node: scsi0:1 (repeatable)' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -l add-nic -d 'Add a network card (repeatable); as of create --nic' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -l remove-nic -d 'Take away the network card of this number (repeatable)' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -l cdrom -d 'Put an image into the first CD drive, or that at NODE; none empties it' -r -F
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -l cpu-reservation -d 'Processor time that is kept for the machine, in MHz' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -l cpu-limit -d 'Processor time that it never gets more than, in MHz; none for no limit' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -l cpu-shares -d 'Its weight against others: low, normal, high or a number' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -l memory-reservation -d 'Memory that is kept for the machine' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -l memory-limit -d 'Memory of the host\'s that it never gets more than; none for no limit' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -l memory-shares -d 'Its weight against others: low, normal, high or a number' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -l allow-path -d 'Let the machine and its images name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -l delete-file -d 'Delete the images of disks that are taken away'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from set" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from register" -l name -d 'Give it this display name' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from register" -l allow-path -d 'Let the machine and its images name files below DIR, now and later (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from register" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from register" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from register" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from register" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from register" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from unregister" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from unregister" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from unregister" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from unregister" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from unregister" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from rename" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from rename" -l only-name -d 'Change the display name alone'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from rename" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from rename" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from rename" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from rename" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from delete" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from delete" -l yes -d 'Do it'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from delete" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from delete" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from delete" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from delete" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hako -n "__fish_hako_using_subcommand completions" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
 json\t'One JSON object per line on standard error'

@@ -1,0 +1,53 @@
+//! `hako vm`: one file per verb.
+
+mod create;
+mod delete;
+mod home;
+mod info;
+mod list;
+mod machine_json;
+mod register;
+mod rename;
+mod set;
+mod specs;
+mod unregister;
+
+use clap::Subcommand;
+use hako_block::Result;
+
+use crate::context::Context;
+use crate::exit::Exit;
+
+/// Work with virtual machines that are off
+///
+/// A machine is named by its name in the inventory (its display name or the name of its folder),
+/// or by the path of its .vmx. The inventory is in $HAKO_HOME, else in /var/lib/hako for root and
+/// in ~/.local/share/hako for others.
+#[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub enum Vm {
+    Create(Box<create::Create>),
+    List(list::List),
+    Info(info::Info),
+    Set(Box<set::Set>),
+    Register(register::Register),
+    Unregister(unregister::Unregister),
+    Rename(rename::Rename),
+    Delete(delete::Delete),
+}
+
+impl Vm {
+    /// Runs the verb.
+    pub fn run(&self, context: &Context) -> Result<Exit> {
+        match self {
+            Vm::Create(verb) => verb.run(context),
+            Vm::List(verb) => verb.run(context),
+            Vm::Info(verb) => verb.run(context),
+            Vm::Set(verb) => verb.run(context),
+            Vm::Register(verb) => verb.run(context),
+            Vm::Unregister(verb) => verb.run(context),
+            Vm::Rename(verb) => verb.run(context),
+            Vm::Delete(verb) => verb.run(context),
+        }
+    }
+}
