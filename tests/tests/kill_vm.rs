@@ -1,0 +1,255 @@
+//! `hako vm` killed at every system call that changes a file: a machine is whole or not there, is
+//! found, and the next run completes what was begun.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+
+use hako_tests::{disk, disk_verb, hako, names, skip};
+use serde_json::Value;
+
+const MIB: u64 = 1 << 20;
+
+/// System calls that change what is on the disk.
+const CHANGES: [&str; 14] = [
+    "link",
+    "linkat",
+    "rename",
+    "renameat",
+    "renameat2",
+    "unlink",
+    "unlinkat",
+    "rmdir",
+    "mkdir",
+    "fsync",
+    "ftruncate",
+    "pwrite64",
+    "write",
+    "fallocate",
+];
+
+/// A home of machines that is put back as it was before every trial.
+struct World {
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let world = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        disk::make_dense(&world.path("disk.raw"), 4 * MIB, 7);
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new(program.as_ref());
+        command
+            .current_dir(self.folder.path())
+            .env("HAKO_HOME", self.path("home"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command
+    }
+
+    #[track_caller]
+    fn vm(&self, words: &[&str]) -> Value {
+        let mut command = self.command(hako());
+        command.args(["vm", "--json"]).args(words);
+        let output = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words:?}: {stderr}");
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    }
+
+    /// Makes a machine with a chain of two layers in split files, a second disk, a list of
+    /// snapshots and what else belongs to one; keeps it as what every trial begins with.
+    fn make_template(&self) {
+        let raw = "disk.raw,subformat=twoGbMaxExtentSparse";
+        self.vm(&[
+            "create",
+            "old",
+            "--from-disk",
+            raw,
+            "--disk",
+            "8M,format=qcow2",
+        ]);
+        let folder = self.path("home/vms/old");
+        let overlay = folder.join("old-000001.vmdk");
+        let parent = folder.join("old.vmdk");
+        disk_verb(
+            "create",
+            &[&overlay],
+            &["--parent", parent.to_str().unwrap()],
+        )
+        .ok();
+        self.vm(&["set", "old", "scsi0:0.fileName=old-000001.vmdk"]);
+        for (name, text) in [
+            ("old.nvram", "nvram"),
+            ("vmware.log", "log"),
+            (
+                "old.vmsd",
+                "snapshot.lastUID = \"1\"\nsnapshot.current = \"1\"\nsnapshot0.uid = \"1\"\n\
+                 snapshot0.displayName = \"before\"\nsnapshot0.numDisks = \"1\"\n\
+                 snapshot0.disk0.fileName = \"old.vmdk\"\nsnapshot0.disk0.node = \"scsi0:0\"\n\
+                 snapshot.numSnapshots = \"1\"\n",
+            ),
+        ] {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        self.copy("home", "template");
+    }
+
+    fn copy(&self, from: &str, to: &str) {
+        let _ = std::fs::remove_dir_all(self.path(to));
+        let mut copy = self.command("cp");
+        let status = copy.args(["-a", from, to]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Runs the verb and kills it at its `n`th call of that name; returns how it ended.
+    fn killed(&self, words: &[&str], call: &str, n: usize) -> ExitStatus {
+        let mut command = self.command("strace");
+        command.args(["-f", "-qq", "-o", "/dev/null"]);
+        command.args(["-e", &format!("trace={call}")]);
+        command.args(["-e", &format!("inject={call}:signal=KILL:when={n}")]);
+        command.arg(hako()).arg("vm").args(words).status().unwrap()
+    }
+
+    /// Returns what the guest sees on the machine's first disk, and that all its files are there.
+    #[track_caller]
+    fn assert_whole(&self, name: &str, about: &str) {
+        let info = self.vm(&["info", name]);
+        for drive in info["drives"].as_array().unwrap() {
+            assert!(drive["error"].is_null(), "{about}: {drive}");
+        }
+        let disk = info["drives"][0]["layers"][0]["file"].as_str().unwrap();
+        let run = disk_verb("compare", &[&self.path("disk.raw"), Path::new(disk)], &[]);
+        assert_eq!(run.code, Some(0), "{about}: {}{}", run.stdout, run.stderr);
+        let vmx = Path::new(info["vmx"].as_str().unwrap());
+        for snapshot in info["snapshots"].as_array().unwrap() {
+            let file = snapshot["disks"][0]["file"].as_str().unwrap();
+            assert!(vmx.with_file_name(file).exists(), "{about}: {file}");
+        }
+    }
+}
+
+fn has_strace() -> bool {
+    let found = Command::new("strace").arg("--version").output().is_ok();
+    if !found {
+        skip("strace is not installed: tests/run does that");
+    }
+    found
+}
+
+/// Kills `words` at the first call of each name, the second and so on, each time from the
+/// template, until the verb is through before its turn. Returns how often it was killed.
+fn kill_everywhere(world: &World, words: &[&str], mut look: impl FnMut(&str)) -> usize {
+    let mut n_killed = 0;
+    for call in CHANGES {
+        for n in 1.. {
+            world.copy("template", "home");
+            let status = world.killed(words, call, n);
+            if status.signal().is_none() {
+                assert!(status.success(), "{words:?} at {call} {n}: {status}");
+                break;
+            }
+            look(&format!("killed at {call} {n}"));
+            n_killed += 1;
+        }
+    }
+    n_killed
+}
+
+#[test]
+fn renaming_killed_anywhere_leaves_a_whole_machine_under_either_name() {
+    if !has_strace() {
+        return;
+    }
+    let world = World::new();
+    world.make_template();
+    let words = ["rename", "old", "new"];
+    let mut n_old = 0;
+    let n_killed = kill_everywhere(&world, &words, |about| {
+        let list = world.vm(&["list"]);
+        assert_eq!(list.as_array().unwrap().len(), 1, "{about}: {list}");
+        assert_eq!(list[0]["state"], "stopped", "{about}");
+        let mut old = world.command(hako());
+        if old.args(["vm", "info", "old"]).status().unwrap().success() {
+            n_old += 1;
+            world.assert_whole("old", about);
+            world.vm(&words);
+        } else {
+            world.assert_whole("new", about);
+        }
+        world.assert_whole("new", &format!("{about}, again"));
+        assert_eq!(names(&world.path("home/vms")), ["new"], "{about}");
+        assert_eq!(
+            names(&world.path("home/vms/new")),
+            [
+                "new-000001.vmdk",
+                "new-s001.vmdk",
+                "new.nvram",
+                "new.qcow2",
+                "new.vmdk",
+                "new.vmsd",
+                "new.vmx",
+                "vmware.log"
+            ],
+            "{about}"
+        );
+    });
+    assert!(
+        n_killed > 40 && n_old > 40,
+        "{n_killed} kills, {n_old} unfinished"
+    );
+}
+
+#[test]
+fn creation_killed_anywhere_leaves_no_machine_or_the_whole_one() {
+    if !has_strace() {
+        return;
+    }
+    let world = World::new();
+    std::fs::create_dir(world.path("template")).unwrap();
+    let words = ["create", "web", "--from-disk", "disk.raw", "--disk", "1M"];
+    let n_killed = kill_everywhere(&world, &words, |about| {
+        let info = world.command(hako()).args(["vm", "info", "web"]).status();
+        if info.unwrap().success() {
+            world.assert_whole("web", about);
+        } else {
+            world.vm(&words);
+            world.assert_whole("web", &format!("{about}, again"));
+        }
+        assert_eq!(names(&world.path("home/vms")), ["web"], "{about}");
+    });
+    assert!(n_killed > 10, "{n_killed} kills");
+}
+
+#[test]
+fn deletion_killed_anywhere_is_completed_by_the_next() {
+    if !has_strace() {
+        return;
+    }
+    let world = World::new();
+    world.make_template();
+    let words = ["delete", "old", "--yes"];
+    let n_killed = kill_everywhere(&world, &words, |about| {
+        let list = world.vm(&["list"]);
+        if !list.as_array().unwrap().is_empty() {
+            world.vm(&words);
+        }
+        assert!(names(&world.path("home/vms")).is_empty(), "{about}");
+        assert_eq!(world.vm(&["list"]), Value::Array(vec![]), "{about}");
+    });
+    assert!(n_killed > 10, "{n_killed} kills");
+}
