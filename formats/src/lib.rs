@@ -11,6 +11,7 @@ pub mod digest;
 pub mod disk;
 pub mod iso;
 pub mod machine;
+mod oddities;
 mod open;
 pub mod ova;
 pub mod ovf;

@@ -10,6 +10,7 @@ use hako_block::Result;
 
 use crate::dictionary::{Dictionary, note_of};
 use crate::machine::Node;
+use crate::oddities::Oddities;
 
 /// Most snapshots that are read. VMware's products stop at 255 layers.
 const MAX_SNAPSHOTS: usize = 4096;
@@ -109,9 +110,9 @@ impl Vmsd {
     }
 
     fn note_oddities(&mut self, snapshots: &[Snapshot]) {
-        let mut odd = Vec::new();
+        let mut odd = Oddities::default();
         if self.is_encrypted() {
-            odd.push("the list of snapshots is encrypted".to_owned());
+            odd.push("the list of snapshots is encrypted");
         }
         let told = self.number("snapshot.numSnapshots");
         if let Some(told) = told.filter(|told| usize::try_from(*told) != Ok(snapshots.len())) {
@@ -140,7 +141,7 @@ impl Vmsd {
         if let Some(uid) = own_ancestor(&parents) {
             odd.push(format!("snapshot {uid} is its own ancestor"));
         }
-        self.oddities.append(&mut odd);
+        self.oddities.extend(odd.into_sentences());
     }
 }
 
@@ -169,7 +170,7 @@ fn read(dictionary: &Dictionary) -> (Vec<Snapshot>, Vec<String>) {
         .filter_map(|device| number_of(device, "snapshot"))
         .collect();
     indices.sort_unstable();
-    let mut odd = Vec::new();
+    let mut odd = Oddities::default();
     if indices.len() > MAX_SNAPSHOTS {
         odd.push(format!(
             "{} snapshots; the first {MAX_SNAPSHOTS} are read",
@@ -183,7 +184,7 @@ fn read(dictionary: &Dictionary) -> (Vec<Snapshot>, Vec<String>) {
         snapshot(dictionary, index, numbers, &mut odd)
     });
     let snapshots = snapshots.collect();
-    (snapshots, odd)
+    (snapshots, odd.into_sentences())
 }
 
 /// Returns the number of `NAMEnumber`, without leading zeros.
@@ -217,7 +218,7 @@ fn snapshot(
     dictionary: &Dictionary,
     index: u32,
     disk_numbers: &[u32],
-    odd: &mut Vec<String>,
+    odd: &mut Oddities,
 ) -> Option<Snapshot> {
     let value = |name: &str| dictionary.value(&format!("snapshot{index}.{name}"));
     let number = |name: &str| -> Option<u32> { value(name)?.trim().parse().ok() };

@@ -19,14 +19,13 @@ use hako_block::{Error, Result};
 
 use crate::code_page;
 use crate::disk::vmdk::looks_like_descriptor;
+use crate::oddities::Oddities;
 use line::{Entry, Line};
 
 /// Longest text accepted, in bytes. `guestinfo` keys may hold whole files; the rest is small.
 pub const MAX_BYTES: usize = 4 << 20;
 /// Most lines accepted.
 pub const MAX_LINES: usize = 1 << 16;
-/// Most oddities that are told one by one.
-const MAX_ODDITIES: usize = 50;
 const BOM: &[u8] = b"\xef\xbb\xbf";
 /// The key that names the code page.
 const ENCODING: &str = ".encoding";
@@ -193,7 +192,7 @@ impl Dictionary {
     }
 
     fn note_oddities(&mut self) {
-        let mut found = Vec::new();
+        let mut found = Oddities::default();
         for (index, line) in self.lines.iter().enumerate() {
             let number = index + 1;
             if line.is_unknown() {
@@ -218,12 +217,7 @@ impl Dictionary {
                 ));
             }
         }
-        let n_more = found.len().saturating_sub(MAX_ODDITIES);
-        found.truncate(MAX_ODDITIES);
-        if n_more > 0 {
-            found.push(format!("{n_more} more lines are odd"));
-        }
-        self.oddities.append(&mut found);
+        self.oddities.extend(found.into_sentences());
     }
 }
 

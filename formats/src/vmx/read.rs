@@ -13,6 +13,7 @@ use crate::machine::{
     BootDevice, Bus, Controller, Cpu, DirectBoot, Firmware, Machine, Medium, Node, SerialPort,
     Share, Weight,
 };
+use crate::oddities::Oddities;
 
 const MIB: u64 = 1 << 20;
 /// VMware's default of `memsize`, in MiB.
@@ -41,20 +42,20 @@ pub(super) fn machine(dictionary: &Dictionary) -> (Machine, Vec<String>) {
         direct_boot: direct_boot(&reader),
     };
     machine.boot_order = boot_order(&mut reader, &machine);
-    (machine, reader.oddities)
+    (machine, reader.oddities.into_sentences())
 }
 
 /// Looks values up, and gathers what is odd about them.
 pub(super) struct Reader<'a> {
     dictionary: &'a Dictionary,
-    oddities: Vec<String>,
+    oddities: Oddities,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(dictionary: &'a Dictionary) -> Self {
         Self {
             dictionary,
-            oddities: Vec::new(),
+            oddities: Oddities::default(),
         }
     }
 
@@ -112,7 +113,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn odd(&mut self, what: impl Into<String>) {
-        self.oddities.push(what.into());
+        self.oddities.push(what);
     }
 
     pub(super) fn odd_value(&mut self, key: impl Display, value: &str, what: &str) {
