@@ -10,6 +10,7 @@ pub mod dictionary;
 pub mod digest;
 pub mod disk;
 pub mod iso;
+pub mod libvirt;
 pub mod machine;
 mod oddities;
 mod open;

@@ -26,6 +26,8 @@ use std::collections::BTreeMap;
 pub use manifest::{Manifest, ManifestEntry};
 pub use write::{STREAM_OPTIMIZED, WrittenDisk, not_written, write};
 pub use xml::MAX_BYTES;
+#[cfg(test)]
+pub(crate) use xml::parse as check_well_formed;
 
 /// Which OVF an envelope is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

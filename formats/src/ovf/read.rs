@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use hako_block::{Error, Result};
 
+use super::machine::{DISK, LOGICAL_DISK};
 use super::names::Space;
 use super::units::{self, Base};
 use super::xml::{self, Element};
 use super::{
-    Capacity, DeploymentOption, Disk, Envelope, File, FileCompression, Network, Version, check,
-    product, system,
+    Capacity, DeploymentOption, Disk, Envelope, File, FileCompression, Item, Network, Version,
+    check, product, system,
 };
 
 impl Envelope {
@@ -171,7 +172,14 @@ impl Reader {
     }
 
     fn system(&self, element: &Element, envelope: &mut Envelope) -> Result<()> {
-        let system = system::read(self, element, &mut envelope.oddities)?;
+        let mut system = system::read(self, element, &mut envelope.oddities)?;
+        for item in system
+            .hardware
+            .iter_mut()
+            .flat_map(|hardware| &mut hardware.items)
+        {
+            empty_disk(item, &mut envelope.disks)?;
+        }
         envelope.systems.push(system);
         Ok(())
     }
@@ -278,6 +286,32 @@ fn read_disk(element: &Element, envelope: &Envelope) -> Result<Disk> {
         return Err(element.wrong(&what));
     }
     Ok(disk)
+}
+
+/// An item may say the size of an empty disk instead of naming one of DiskSection (DSP0243, 8.3):
+/// it gets a disk there.
+fn empty_disk(item: &mut Item, disks: &mut Vec<Disk>) -> Result<()> {
+    let is_disk = matches!(item.resource_type, DISK | LOGICAL_DISK);
+    let (Some(quantity), true, true) = (item.quantity, is_disk, item.host_resources.is_empty())
+    else {
+        return Ok(());
+    };
+    let bytes = units::amount(quantity, &item.units, Base::Byte)
+        .map_err(|error| error.place(item.place()))?;
+    if !(1..=i64::MAX as u64).contains(&bytes) {
+        return Err(item.wrong(&format!("is a disk of {bytes} bytes")));
+    }
+    let id = format!("empty-disk-{}", disks.len());
+    item.host_resources.push(format!("ovf:/disk/{id}"));
+    disks.push(Disk {
+        id,
+        capacity: Capacity::Bytes(bytes),
+        file: None,
+        format: String::new(),
+        populated_bytes: None,
+        parent: None,
+    });
+    Ok(())
 }
 
 /// A disk's file is named by its id; oVirt names it by its href.

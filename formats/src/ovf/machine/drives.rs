@@ -39,6 +39,9 @@ pub(super) fn read(
         add(places.take_next(item, &medium, lost)?, item, medium);
     }
     machine.drives.sort_by_key(|drive| drive.node);
+    for drive in &machine.drives {
+        places.imply(drive.node);
+    }
     machine.controllers = places.controllers;
     machine
         .controllers
@@ -142,6 +145,17 @@ impl<'a> Places<'a> {
             controller,
             unit,
         })
+    }
+
+    /// Adds the second IDE controller that a text means and does not say.
+    fn imply(&mut self, node: Node) {
+        if self.is_free(node.bus, node.controller) {
+            self.controllers.push(Controller {
+                bus: node.bus,
+                number: node.controller,
+                model: None,
+            });
+        }
     }
 
     /// Gives an item the place that it wants, if that is there and free.

@@ -28,8 +28,12 @@ pub(super) const SERIAL: u16 = 21;
 const PARALLEL: u16 = 22;
 const USB: u16 = 23;
 const GRAPHICS: u16 = 24;
-const LOGICAL_DISK: u16 = 31;
+pub(super) const LOGICAL_DISK: u16 = 31;
 const SOUND: u16 = 35;
+
+/// VMX's line for what to start from, as an envelope carries it.
+pub(super) const BOOT_ORDER: &str = "bios.bootOrder";
+const BOOT_ORDER_LOWER: &str = "bios.bootorder";
 
 /// Most processors that a text may ask for; VMware's largest machines have 768.
 const MAX_CPUS: u64 = 4096;
@@ -154,8 +158,8 @@ impl System {
         drives::read(envelope, &items, &mut machine, &mut lost)?;
         network::read(&items, &mut machine, &mut lost);
         other_parts(&items, &mut machine, &mut lost);
-        settings(hardware, &mut machine, &mut lost);
         self.boot_order(&items, &mut machine, &mut lost);
+        settings(hardware, &mut machine, &mut lost);
         self.what_else(hardware, &mut lost);
         Ok((machine, lost))
     }
@@ -212,7 +216,7 @@ impl System {
             .sum();
         if n_properties > 0 {
             lost.push(format!(
-                "{n_properties} properties, which the guest is to be told"
+                "properties that the guest is to be told: {n_properties}"
             ));
         }
     }
@@ -400,6 +404,9 @@ fn settings(hardware: &Hardware, machine: &mut Machine, lost: &mut Vec<String>) 
             "bootoptions.efisecurebootenabled" | "uefi.secureboot.enabled" => {
                 machine.secure_boot = value.eq_ignore_ascii_case("true");
             }
+            BOOT_ORDER_LOWER if machine.boot_order.is_empty() => {
+                machine.boot_order = boot_devices(value);
+            }
             "uuid" | "uuid.bios" => machine.bios_uuid = Uuid::parse(value),
             _ => others.push(super::xml::shorten(key)),
         }
@@ -409,12 +416,25 @@ fn settings(hardware: &Hardware, machine: &mut Machine, lost: &mut Vec<String>) 
     }
 }
 
+/// Reads VMX's words for what to start from; those that it does not know are left out.
+fn boot_devices(text: &str) -> Vec<BootDevice> {
+    let device = |word: &str| {
+        let word = word.trim().to_ascii_lowercase();
+        BootDevice::ALL
+            .into_iter()
+            .find(|device| device.name() == word)
+    };
+    let mut devices: Vec<_> = text.split(',').filter_map(device).collect();
+    devices.dedup();
+    devices
+}
+
 impl Item {
-    fn place(&self) -> String {
+    pub(super) fn place(&self) -> String {
         format!("line {}: Item", self.line)
     }
 
-    fn wrong(&self, what: &str) -> Error {
+    pub(super) fn wrong(&self, what: &str) -> Error {
         Error::corrupt(self.place(), what)
     }
 

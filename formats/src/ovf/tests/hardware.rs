@@ -4,7 +4,7 @@ use super::{envelope, envelope_of, hardware_section, item, machine, machine_with
 use crate::machine::{
     BootDevice, Bus, Cpu, DiskMode, Firmware, Medium, Network, SerialPort, Weight,
 };
-use crate::ovf::{Choices, Envelope, Version};
+use crate::ovf::{Capacity, Choices, Envelope, Version};
 
 const DISKS: &str = r#"<References><File ovf:id="f" ovf:href="a.vmdk"/><File ovf:id="iso" ovf:href="a.iso"/></References><DiskSection><Info/><Disk ovf:diskId="d" ovf:capacity="2" ovf:capacityAllocationUnits="byte * 2^30" ovf:fileRef="f"/><Disk ovf:diskId="e" ovf:capacity="512"/></DiskSection><NetworkSection><Info/><Network ovf:name="VM Network"/><Network ovf:name="nat"/></NetworkSection>"#;
 
@@ -94,6 +94,7 @@ fn drives_hang_where_their_parents_and_addresses_say() {
         controllers,
         [
             (Bus::Ide, 0, None),
+            (Bus::Ide, 1, None),
             (Bus::Sata, 0, None),
             (Bus::Scsi, 0, Some("lsilogic")),
             (Bus::Scsi, 1, Some("pvscsi")),
@@ -106,6 +107,24 @@ fn drives_hang_where_their_parents_and_addresses_say() {
             "no processor is described: it gets one",
             "no memory is described"
         ]
+    );
+}
+
+#[test]
+fn an_item_may_say_the_size_of_an_empty_disk() {
+    let parts = "<ElementName>D</ElementName><AllocationUnits>byte*1024*1024</AllocationUnits><VirtualQuantity>10</VirtualQuantity>";
+    let text = envelope("", &item(1, 17, parts));
+    let envelope = read(&text);
+    assert_eq!(envelope.disks[0].capacity, Capacity::Bytes(10 << 20));
+    assert_eq!(nodes(&text), ["scsi0:0"]);
+    let (without, lost) = machine(&super::envelope(
+        "",
+        &item(1, 17, "<ElementName>D</ElementName>"),
+    ));
+    assert!(without.drives.is_empty());
+    assert!(
+        lost.contains(&"disk \"D\", which has no content".to_owned()),
+        "{lost:?}"
     );
 }
 

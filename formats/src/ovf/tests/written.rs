@@ -285,7 +285,7 @@ fn the_rules_of_the_schema_are_kept() {
         assert_eq!(section.children[0].name, "Info", "{}", section.name);
     }
     let hardware = child(&system, "VirtualHardwareSection");
-    let order = ["Info", "System", "Item", "Config"];
+    let order = ["Info", "System", "Item", "Config", "ExtraConfig"];
     let ranks: Vec<_> = names(&hardware)
         .iter()
         .map(|name| order.iter().position(|known| known == name).unwrap())

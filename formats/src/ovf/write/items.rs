@@ -3,21 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::{config, network_name, weight};
-use crate::machine::{
-    BootDevice, Bus, Controller, DiskMode, Drive, Machine, Medium, Nic, SerialPort, Share,
-};
+use crate::machine::{Bus, Controller, DiskMode, Drive, Machine, Medium, Nic, SerialPort, Share};
 use crate::ovf::machine::{
     CD, CPU, DISK, ETHERNET, IDE, MEMORY, OTHER_STORAGE, SCSI, SERIAL, normal_weight,
 };
 use crate::xml_text::XmlText;
-
-/// Where an item is that a machine may start from.
-pub(super) struct Place {
-    /// The item's id.
-    pub(super) item: u32,
-    /// What it is to start from.
-    pub(super) device: Option<BootDevice>,
-}
 
 /// A part of an item: its name without the prefix, and its text.
 type Part = (&'static str, String);
@@ -27,17 +17,12 @@ pub(super) struct Items<'x> {
     xml: &'x mut XmlText,
     /// The id of the next item.
     next: u32,
-    places: Vec<Place>,
 }
 
 impl<'x> Items<'x> {
-    /// Writes all of a machine's, and returns where those are that it may start from.
-    pub(super) fn write(xml: &'x mut XmlText, machine: &Machine) -> Vec<Place> {
-        let mut items = Items {
-            xml,
-            next: 1,
-            places: Vec::new(),
-        };
+    /// Writes all of a machine's.
+    pub(super) fn write(xml: &'x mut XmlText, machine: &Machine) {
+        let mut items = Items { xml, next: 1 };
         items.processors(machine);
         items.memory(machine);
         let controllers = controllers(machine);
@@ -60,7 +45,6 @@ impl<'x> Items<'x> {
         for port in &machine.serial_ports {
             items.serial_port(port);
         }
-        items.places
     }
 
     /// Writes an item of these parts, besides its id and kind; then what `more` writes.
@@ -70,7 +54,7 @@ impl<'x> Items<'x> {
         resource_type: u16,
         mut parts: Vec<Part>,
         more: impl FnOnce(&mut XmlText),
-    ) -> u32 {
+    ) {
         let id = self.next;
         self.next = self.next.saturating_add(1);
         parts.push(("rasd:InstanceID", id.to_string()));
@@ -86,7 +70,6 @@ impl<'x> Items<'x> {
         }
         more(self.xml);
         self.xml.close();
-        id
     }
 
     fn processors(&mut self, machine: &Machine) {
@@ -176,12 +159,11 @@ impl<'x> Items<'x> {
                     parts.push(("rasd:AutomaticAllocation", "false".to_owned()));
                 }
                 let mode = mode(disk.mode);
-                let item = self.item(true, DISK, parts, |xml| {
+                self.item(true, DISK, parts, |xml| {
                     if let Some(mode) = mode {
                         config(xml, "backing.diskMode", mode);
                     }
                 });
-                self.place(item, BootDevice::Disk);
             }
             Medium::CdImage { .. } | Medium::CdDevice { .. } | Medium::CdEmpty => {
                 parts.push(("rasd:AutomaticAllocation", drive.connected.to_string()));
@@ -190,8 +172,7 @@ impl<'x> Items<'x> {
                     let model = "vmware.cdrom.remotepassthrough".to_owned();
                     parts.push(("rasd:ResourceSubType", model));
                 }
-                let item = self.item(false, CD, parts, |_| {});
-                self.place(item, BootDevice::Cdrom);
+                self.item(false, CD, parts, |_| {});
             }
             Medium::Other { .. } => {}
         }
@@ -215,8 +196,7 @@ impl<'x> Items<'x> {
         if let Some(mac) = nic.mac.filter(|_| nic.mac_is_static) {
             parts.push(("rasd:Address", mac.to_string()));
         }
-        let item = self.item(true, ETHERNET, parts, |_| {});
-        self.place(item, BootDevice::Network);
+        self.item(true, ETHERNET, parts, |_| {});
     }
 
     fn serial_port(&mut self, port: &SerialPort) {
@@ -231,13 +211,6 @@ impl<'x> Items<'x> {
             ("rasd:ResourceSubType", format!("vmware.serialport.{model}")),
         ];
         self.item(false, SERIAL, parts, |_| {});
-    }
-
-    fn place(&mut self, item: u32, device: BootDevice) {
-        self.places.push(Place {
-            item,
-            device: Some(device),
-        });
     }
 }
 

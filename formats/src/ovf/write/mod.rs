@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 use hako_block::{Error, Result};
 
 use super::guest;
-use crate::machine::{BootDevice, Machine, Medium, Network, Share, Weight};
+use super::machine::BOOT_ORDER;
+use crate::machine::{Machine, Medium, Network, Share, Weight};
 use crate::xml_text::XmlText;
-use items::{Items, Place};
+use items::Items;
 
 /// The URI of VMDK's streamOptimized form, in which disks travel.
 pub const STREAM_OPTIMIZED: &str =
@@ -206,8 +207,7 @@ fn virtual_system(xml: &mut XmlText, machine: &Machine) {
     xml.leaf("Info", &[], "A virtual machine");
     xml.leaf("Name", &[], name);
     operating_system(xml, machine);
-    let places = hardware(xml, machine, name);
-    boot_order(xml, machine, &places);
+    hardware(xml, machine, name);
     if !machine.annotation.is_empty() {
         xml.open("AnnotationSection", &[("ovf:required", "false")]);
         xml.leaf("Info", &[], "A note");
@@ -232,7 +232,7 @@ fn operating_system(xml: &mut XmlText, machine: &Machine) {
     xml.close();
 }
 
-fn hardware(xml: &mut XmlText, machine: &Machine, name: &str) -> Vec<Place> {
+fn hardware(xml: &mut XmlText, machine: &Machine, name: &str) {
     let version = machine.hardware_version.unwrap_or(USUAL_VERSION);
     xml.open("VirtualHardwareSection", &[]);
     xml.leaf("Info", &[], "Virtual hardware");
@@ -242,7 +242,7 @@ fn hardware(xml: &mut XmlText, machine: &Machine, name: &str) -> Vec<Place> {
     xml.leaf("vssd:VirtualSystemIdentifier", &[], name);
     xml.leaf("vssd:VirtualSystemType", &[], &format!("vmx-{version:02}"));
     xml.close();
-    let places = Items::write(xml, machine);
+    Items::write(xml, machine);
     config(xml, "firmware", machine.firmware.name());
     if machine.secure_boot {
         config(xml, "bootOptions.efiSecureBootEnabled", "true");
@@ -250,41 +250,31 @@ fn hardware(xml: &mut XmlText, machine: &Machine, name: &str) -> Vec<Place> {
     if let Some(uuid) = machine.bios_uuid {
         config(xml, "uuid", &uuid.to_string());
     }
+    if !machine.boot_order.is_empty() {
+        // VMware's BootOrderSection has no place in the schema; its VMX line has.
+        let names = machine.boot_order.iter().map(|device| device.name());
+        setting(
+            xml,
+            "vmw:ExtraConfig",
+            BOOT_ORDER,
+            &names.collect::<Vec<_>>().join(","),
+        );
+    }
     xml.close();
-    places
 }
 
 /// A setting of VMware's that others may pass over.
 fn config(xml: &mut XmlText, key: &str, value: &str) {
+    setting(xml, "vmw:Config", key, value);
+}
+
+fn setting(xml: &mut XmlText, element: &str, key: &str, value: &str) {
     let attributes = [
         ("ovf:required", "false"),
         ("vmw:key", key),
         ("vmw:value", value),
     ];
-    xml.empty("vmw:Config", &attributes);
-}
-
-fn boot_order(xml: &mut XmlText, machine: &Machine, places: &[Place]) {
-    for device in &machine.boot_order {
-        let kind = match device {
-            BootDevice::Disk => "disk",
-            BootDevice::Cdrom => "cdrom",
-            BootDevice::Network => "net",
-            BootDevice::Floppy => "floppy",
-        };
-        let first = places.iter().find(|place| place.device == Some(*device));
-        let item = first
-            .map(|place| place.item.to_string())
-            .unwrap_or_default();
-        let mut attributes = vec![("ovf:required", "false")];
-        if !item.is_empty() {
-            attributes.push(("vmw:instanceId", &item));
-        }
-        attributes.push(("vmw:type", kind));
-        xml.open("vmw:BootOrderSection", &attributes);
-        xml.leaf("Info", &[], "What the machine starts from");
-        xml.close();
-    }
+    xml.empty(element, &attributes);
 }
 
 /// Returns a weight as a number: VMware's normal one is `normal`.
