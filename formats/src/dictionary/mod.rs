@@ -1,5 +1,5 @@
-//! The text of VMware's dictionaries (VMX, VMSD): lines `key = "value"`, read and edited so that
-//! every byte stays that an edit is not about.
+//! The text of VMware's dictionaries (VMX, VMSD, VMXF's kin): lines `key = "value"`, read and
+//! edited so that every byte stays that an edit is not about.
 //!
 //! Keys have no case. `|XX` in a value stands for a byte, and only then are the bytes decoded, by
 //! the code page that the key `.encoding` names. Kept as they are: order, comments, blank lines,

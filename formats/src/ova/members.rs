@@ -21,6 +21,8 @@ pub struct Member {
 const MAX_MEMBERS: usize = 1 << 16;
 /// Most headers of any kind.
 const MAX_HEADERS: usize = 1 << 18;
+/// Longest name.
+const MAX_NAME_BYTES: usize = 1024;
 /// Most bytes of a long name or of pax records.
 const MAX_EXTRA_BYTES: u64 = 1 << 16;
 const BLOCK: u64 = BLOCK_BYTES as u64;
@@ -250,6 +252,10 @@ fn plain_name(bytes: &[u8]) -> Result<String> {
             why.to_owned(),
         ))
     };
+    if bytes.len() > MAX_NAME_BYTES {
+        let what = format!("has {} bytes: too many for a name", bytes.len());
+        return Err(Error::corrupt("a name", what));
+    }
     let Ok(text) = std::str::from_utf8(bytes) else {
         return refused("is not UTF-8");
     };

@@ -78,7 +78,7 @@ impl Recorder {
     }
 
     fn fill_to(&self, state: &mut State, offset: u64) -> Result<()> {
-        const ZEROS: [u8; 65536] = [0; 65536];
+        static ZEROS: [u8; 65536] = [0; 65536];
         while state.position < offset {
             let len = (offset - state.position).min(ZEROS.len() as u64) as usize;
             self.append(state, &ZEROS[..len])?;
