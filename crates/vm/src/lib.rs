@@ -11,10 +11,12 @@ mod copy;
 mod create;
 mod delete;
 mod devices;
+mod export;
 mod files;
 mod guest;
 mod held;
 mod home;
+mod import;
 mod inventory;
 mod list;
 mod rename;
@@ -28,9 +30,16 @@ mod workshop;
 pub use create::{CreateReport, CreateRequest, KernelFiles, create};
 pub use delete::{Deletion, delete_rest};
 pub use devices::{DiskContent, ImageFile, NewDisk, NewNic};
+pub use export::{
+    ExportReport, ExportRequest, ExportTarget, ExportedDisk, Product, Verified, export, verify_file,
+};
 pub use guest::{DEFAULT_GUEST_OS, GuestDefaults, guest_defaults};
 pub use held::Held;
 pub use home::Home;
+pub use import::{
+    ImportReport, ImportRequest, ImportSource, ImportedDisk, ListedDisk, ListedSystem, Listing,
+    PackageChoices, import, list_import,
+};
 pub use inventory::{Entry, Inventory};
 pub use list::{Listed, list, register, unregister, vmx_in};
 pub use rename::{RenameReport, rename, rename_for_people};

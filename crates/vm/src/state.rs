@@ -53,7 +53,7 @@ impl Vm {
     /// Holds the machine for a change. Errors: [`ErrorKind::Locked`] if it runs or is suspended,
     /// or if another hako uses it.
     pub fn hold(&self) -> Result<Held> {
-        let held = Held::alone(self.folder()).map_err(|error| error.in_file(&self.path()))?;
+        let held = Held::alone(self.folder()).map_err(|error| error.in_file(self.path()))?;
         match self.state_apart_from_us() {
             State::Stopped => Ok(held),
             State::Running { by } => Err(Error::new(ErrorKind::Locked, format!("runs: {by}"))

@@ -1,0 +1,212 @@
+//! A machine out of another's folder, as Workstation, Fusion and ESXi keep it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use hako_block::gate::file_names;
+use hako_block::{Access, Error, ErrorKind, Result};
+use hako_formats::machine::{DiskMedium, Medium, Node};
+use hako_formats::vmsd::Snapshot;
+use hako_formats::{OpenOptions, OpenedChain};
+
+use super::incoming::{Content, Incoming, NewDisk, NewFile, Text, UsedBy};
+use crate::{Held, State, Vm};
+
+/// What of a machine is copied.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extent<'a> {
+    /// The snapshot to copy, by name or uid, instead of the current state.
+    pub(crate) snapshot: Option<&'a str>,
+    /// Whether CD images come along.
+    pub(crate) with_cds: bool,
+}
+
+/// Finds out what is to be written of the machine at `vmx`, which must be off and stays so
+/// meanwhile.
+pub(super) fn incoming(vmx: &Path, open: &OpenOptions) -> Result<Incoming> {
+    let vm = Vm::at(vmx, &open.rules.allow_paths)?;
+    let extent = Extent {
+        snapshot: None,
+        with_cds: true,
+    };
+    incoming_of(&vm, extent, open)
+}
+
+/// Finds out what is to be written. Of a machine that runs only a snapshot can be copied.
+pub(crate) fn incoming_of(vm: &Vm, extent: Extent<'_>, open: &OpenOptions) -> Result<Incoming> {
+    let mut incoming = Incoming {
+        text: Text::Vmx(vm.vmx.clone()),
+        disks: Vec::new(),
+        left_out: Vec::new(),
+        files: Vec::new(),
+        warnings: Vec::new(),
+        is_verified: false,
+        held: None,
+    };
+    let snapshot = match extent.snapshot {
+        Some(wanted) => Some(snapshot(vm, wanted)?),
+        None => {
+            incoming.held = Some(hold(vm)?);
+            if vm.vmsd()?.is_some_and(|vmsd| !vmsd.snapshots().is_empty()) {
+                let what = "its snapshots are not taken along: the copy has the current state";
+                incoming.warnings.push(what.to_owned());
+            }
+            None
+        }
+    };
+    for drive in vm.vmx.machine().drives {
+        match &drive.medium {
+            Medium::Disk(disk) => {
+                let disk = match &snapshot {
+                    None => Some(disk.clone()),
+                    Some(snapshot) => of_snapshot(snapshot, drive.node, disk)?,
+                };
+                let Some(disk) = disk else {
+                    incoming.left_out.push(drive.node);
+                    incoming.warnings.push(format!(
+                        "disk {} is left out: the snapshot does not hold it",
+                        drive.node
+                    ));
+                    continue;
+                };
+                let chain = open_disk(vm, &disk, snapshot.is_some(), open)
+                    .map_err(|error| error.place(format!("disk {}", drive.node)))?;
+                incoming.disks.push(NewDisk {
+                    node: drive.node,
+                    content: Content::Image(Arc::new(chain.chain)),
+                    checks: Vec::new(),
+                });
+            }
+            Medium::CdImage { file } if extent.with_cds => {
+                take(vm, file, UsedBy::Drive(drive.node), open, &mut incoming)?;
+            }
+            Medium::CdImage { file } => {
+                let what = format!("the CD image {file} is not taken along");
+                incoming.warnings.push(what);
+            }
+            _ => {}
+        }
+    }
+    let nvram = vm.vmx.nvram().map(|file| ("nvram", file));
+    let vmxf = vm
+        .vmx
+        .extended_config()
+        .map(|file| ("extendedConfigFile", file));
+    for (key, file) in [nvram, vmxf].into_iter().flatten() {
+        take(vm, &file, UsedBy::Key(key), open, &mut incoming)?;
+    }
+    Ok(incoming)
+}
+
+/// Keeps others from changing a machine while it is read. Errors: [`ErrorKind::Locked`] if it runs
+/// or is suspended.
+pub(crate) fn hold(vm: &Vm) -> Result<Held> {
+    let held = Held::reading(vm.folder())?;
+    let locked = |what: String| Err(Error::new(ErrorKind::Locked, what).in_file(vm.path()));
+    match vm.state() {
+        State::Stopped => Ok(held),
+        State::Running { by } => locked(format!("runs: {by}")),
+        State::Suspended { file } => locked(format!(
+            "is suspended: what {file} holds of its memory is not on its disks"
+        )),
+    }
+}
+
+/// Returns the snapshot that the user means.
+fn snapshot(vm: &Vm, wanted: &str) -> Result<Snapshot> {
+    let vmsd = vm.vmsd()?;
+    let all = vmsd
+        .map(|vmsd| vmsd.snapshots().to_vec())
+        .unwrap_or_default();
+    let is_named = |one: &&Snapshot| one.name == wanted;
+    let mut named = all.iter().filter(is_named);
+    let by_uid = all.iter().find(|one| one.uid.to_string() == wanted);
+    match (named.next(), named.next(), by_uid) {
+        (Some(one), None, _) | (None, _, Some(one)) => Ok(one.clone()),
+        (Some(_), Some(_), _) => Err(Error::invalid(format!(
+            "several snapshots are called {wanted:?}"
+        ))
+        .in_file(vm.vmsd_path())
+        .hint("give the number (uid) of the one you mean")),
+        (None, _, None) => {
+            let names: Vec<_> = all.iter().map(|one| one.name.as_str()).collect();
+            Err(
+                Error::new(ErrorKind::NotFound, format!("no snapshot {wanted:?}"))
+                    .in_file(vm.vmsd_path())
+                    .hint(format!("the snapshots are: {}", names.join(", "))),
+            )
+        }
+    }
+}
+
+/// Returns the disk at `node` as the snapshot holds it; `None` if it does not. Errors: one whose
+/// file is the one that is written now.
+fn of_snapshot(snapshot: &Snapshot, node: Node, disk: &DiskMedium) -> Result<Option<DiskMedium>> {
+    let found = snapshot.disks.iter().find(|(held, _)| *held == node);
+    let Some((_, file)) = found else {
+        return Ok(None);
+    };
+    if *file == disk.file {
+        return Err(Error::corrupt(
+            format!("snapshot {:?}", snapshot.name),
+            format!("its disk {file:?} is the one that the machine writes to"),
+        ));
+    }
+    Ok(Some(DiskMedium {
+        file: file.clone(),
+        ..disk.clone()
+    }))
+}
+
+/// Opens a disk. What a snapshot holds is not written, whoever has locked it.
+fn open_disk(vm: &Vm, disk: &DiskMedium, is_held: bool, open: &OpenOptions) -> Result<OpenedChain> {
+    let opened = vm.open_disk(disk, open);
+    match opened {
+        Err(error) if error.kind() == ErrorKind::Locked && is_held => {
+            let mut unlocked = open.clone();
+            unlocked.rules.no_lock = true;
+            vm.open_disk(disk, &unlocked)
+        }
+        opened => opened,
+    }
+}
+
+/// Takes a file along, if it is there and may be opened.
+fn take(
+    vm: &Vm,
+    file: &str,
+    used_by: UsedBy,
+    open: &OpenOptions,
+    incoming: &mut Incoming,
+) -> Result<()> {
+    match vm.open_file(file, Access::ReadOnly, &open.rules) {
+        Ok(opened) => incoming.files.push(NewFile {
+            name: opened.name.clone(),
+            opened,
+            checks: Vec::new(),
+            used_by,
+        }),
+        // It comes into being when the machine is first started.
+        Err(error) if error.kind() == ErrorKind::NotFound && matches!(used_by, UsedBy::Key(_)) => {}
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Gate) => {
+            incoming.warnings.push(format!("not taken along: {error}"));
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// Returns the one file in a folder with one of these extensions. `None`: there is none.
+pub(super) fn the_one(folder: &Path, extension: &str) -> Result<Option<std::path::PathBuf>> {
+    let names = file_names(folder)?.into_iter();
+    let mut paths = names.map(|name| folder.join(name)).filter(|path| {
+        path.extension()
+            .is_some_and(|found| found.eq_ignore_ascii_case(extension))
+    });
+    match (paths.next(), paths.next()) {
+        (first, None) => Ok(first),
+        (_, Some(_)) => Err(Error::invalid(format!("has several .{extension} files"))
+            .in_file(folder)
+            .hint("give the path of the one you mean")),
+    }
+}

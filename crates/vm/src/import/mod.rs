@@ -1,0 +1,321 @@
+//! Importing a machine: an OVA, an OVF with its files, the folder of another product, or a disk by
+//! itself becomes a machine in a folder of its own.
+//!
+//! Everything is written into a hidden folder beside the final one, which gets its name last.
+//! Disks in an OVA are read where they lie; what is compared with the manifest is read meanwhile.
+
+mod bare;
+mod envelope;
+mod folder;
+mod incoming;
+mod list;
+mod package;
+mod unpack;
+mod write;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hako_block::{
+    Access, Cancel, Error, FileStorage, LockMode, Progress, Result, StagedTree, Storage,
+};
+use hako_disk::spool;
+use hako_formats::machine::Node;
+use hako_formats::ova::{Ova, looks_like_tar};
+use hako_formats::{CreateOptions, DiskFormat, OpenOptions};
+use hako_pipeline::CopyOptions;
+
+pub use envelope::PackageChoices;
+pub(crate) use envelope::open as open_image;
+pub(crate) use folder::{Extent, incoming_of};
+pub(crate) use incoming::{Content, Incoming, Text};
+pub use list::{ListedDisk, ListedSystem, Listing};
+pub(crate) use package::Package;
+pub(crate) use write::{Manner, write_files};
+
+use crate::check::check_name;
+use crate::vm::absolute;
+use crate::{Entry, Home, Inventory};
+
+/// Where a machine comes from.
+pub enum ImportSource {
+    /// An .ova, an .ovf, a .vmx, a folder with one of these, or a disk.
+    Path(PathBuf),
+    /// An OVA on standard input. A regular file is read in place; what comes through a pipe is
+    /// kept in an unnamed file meanwhile.
+    Stdin(File),
+}
+
+/// What to import.
+pub struct ImportRequest {
+    /// Where it comes from.
+    pub source: ImportSource,
+    /// How to open it.
+    pub open: OpenOptions,
+    /// What the user chose of what a package offers.
+    pub choices: PackageChoices,
+    /// The guest system of a disk by itself, by its VMX name.
+    pub guest_os: Option<String>,
+    /// The new machine's name; by default the one it has.
+    pub name: Option<String>,
+    /// Its folder; by default one in the home.
+    pub to: Option<PathBuf>,
+    /// Format of its disks.
+    pub format: &'static dyn DiskFormat,
+    /// What the user chose about them.
+    pub create: CreateOptions,
+    /// Read each disk back before anything gets its name.
+    pub verify: bool,
+    /// How many threads to use; as many as the machine runs at once if not said.
+    pub threads: Option<usize>,
+    /// Most data bytes per second, if limited.
+    pub rate: Option<u64>,
+    /// Where to keep what comes through a pipe.
+    pub temp_folder: PathBuf,
+}
+
+/// A disk that was imported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportedDisk {
+    /// Where it is in the machine.
+    pub node: Node,
+    /// Its file in the machine's folder.
+    pub file: String,
+    /// Its virtual size in bytes.
+    pub virtual_size: u64,
+    /// How many bytes of it are data.
+    pub data_bytes: u64,
+}
+
+/// What was imported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportReport {
+    /// The new machine's name.
+    pub name: String,
+    /// Its .vmx.
+    pub vmx: PathBuf,
+    /// Its disks.
+    pub disks: Vec<ImportedDisk>,
+    /// Whether everything was compared with a manifest.
+    pub verified: bool,
+    /// Names of what an earlier, killed run had left behind and this one removed.
+    pub cleared: Vec<String>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// Imports a machine and registers it. Nothing appears under its folder's name until it is whole.
+///
+/// Errors: [`hako_block::ErrorKind::Mismatch`] if a file is not what the manifest or the
+/// description says.
+pub fn import(
+    home: &Home,
+    request: ImportRequest,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<ImportReport> {
+    let found = find(
+        request.source,
+        &request.open,
+        &request.temp_folder,
+        (progress, cancel),
+    )?;
+    let own_name = found.stem();
+    let mut incoming = match found {
+        Found::Package(package, _) => envelope::incoming(*package, &request.choices)?,
+        Found::Vmx(path) => folder::incoming(&path, &request.open)?,
+        Found::Disk(path) => bare::incoming(&path, request.guest_os.as_deref(), &request.open)?,
+    };
+    let name = request.name.unwrap_or_else(|| name_of(&incoming, own_name));
+    check_name(&name).map_err(|error| error.hint("give it another name: --name NAME"))?;
+    let target = match request.to {
+        Some(target) => target,
+        None => new_folder(home, &name)?,
+    };
+    let target = absolute(&target)?;
+    let vmx = target.join(format!("{name}.vmx"));
+    Inventory::read(home)?.refuse_taken(&name, &vmx)?;
+    let tree = StagedTree::new(&target)?;
+    let manner = Manner {
+        format: request.format,
+        create: &request.create,
+        verify: request.verify,
+        copy: CopyOptions {
+            rate: request.rate,
+            ..CopyOptions::new(progress, cancel).with_threads(request.threads)
+        },
+    };
+    let warnings = std::mem::take(&mut incoming.warnings);
+    let verified = incoming.is_verified;
+    let disks = write_files(incoming, &name, &tree, &manner)?.write_text(
+        &name,
+        &name,
+        &tree,
+        request.format,
+    )?;
+    cancel.check()?;
+    let cleared = tree.cleared().to_vec();
+    deliver(home, &name, &vmx, tree)?;
+    Ok(ImportReport {
+        name,
+        vmx,
+        disks,
+        verified,
+        cleared,
+        warnings,
+    })
+}
+
+/// Finds out what a source offers, without writing anything.
+pub fn list_import(
+    source: ImportSource,
+    open: &OpenOptions,
+    temp_folder: &Path,
+    progress: &dyn Progress,
+    cancel: &Cancel,
+) -> Result<Listing> {
+    let found = find(source, open, temp_folder, (progress, cancel))?;
+    match found {
+        Found::Package(package, _) => Ok(Listing::of_package(&package)),
+        Found::Vmx(path) => Listing::of_vmx(&path, open),
+        Found::Disk(path) => Listing::of_disk(&path, None, open),
+    }
+}
+
+/// What a source turned out to be.
+enum Found {
+    /// With the name of its file.
+    Package(Box<Package>, String),
+    Vmx(PathBuf),
+    Disk(PathBuf),
+}
+
+impl Found {
+    /// Returns the name that its file suggests.
+    fn stem(&self) -> String {
+        match self {
+            Found::Package(_, stem) => stem.clone(),
+            Found::Vmx(path) | Found::Disk(path) => bare::stem(path),
+        }
+    }
+}
+
+fn find(
+    source: ImportSource,
+    open: &OpenOptions,
+    temp_folder: &Path,
+    (progress, cancel): (&dyn Progress, &Cancel),
+) -> Result<Found> {
+    let path = match source {
+        ImportSource::Path(path) => path,
+        ImportSource::Stdin(file) => {
+            let name = Path::new("standard input");
+            let storage = spool(file, name, &open.rules, temp_folder, (progress, cancel))?;
+            let package = Package::of_tar(Ova::open(Arc::new(storage))?, cancel)?;
+            return Ok(Found::Package(Box::new(package), String::new()));
+        }
+    };
+    let path = match path.is_dir() {
+        true => main_file(&path)?,
+        false => path,
+    };
+    let is = |extension: &str| {
+        path.extension()
+            .is_some_and(|found| found.eq_ignore_ascii_case(extension))
+    };
+    let package = if open.from.is_some() {
+        return Ok(Found::Disk(path));
+    } else if is("vmx") {
+        return Ok(Found::Vmx(path));
+    } else if is("ovf") {
+        Package::of_file(&path, &open.rules, cancel)?
+    } else if is("ova") || (!is_raw(&path) && is_tar(&path)?) {
+        let storage = FileStorage::open(&path, Access::ReadOnly, lock(open))?;
+        Package::of_tar(Ova::open(Arc::new(storage))?, cancel)?
+    } else {
+        return Ok(Found::Disk(path));
+    };
+    let stem = bare::stem(&path);
+    Ok(Found::Package(Box::new(package), stem))
+}
+
+fn lock(open: &OpenOptions) -> LockMode {
+    match open.rules.no_lock {
+        true => LockMode::None,
+        false => LockMode::Read,
+    }
+}
+
+/// Returns the file in a folder that describes a machine.
+fn main_file(path: &Path) -> Result<PathBuf> {
+    let found = match folder::the_one(path, "vmx")? {
+        Some(found) => Some(found),
+        None => folder::the_one(path, "ovf")?,
+    };
+    found.ok_or_else(|| Error::invalid("has neither a .vmx nor an .ovf in it").in_file(path))
+}
+
+/// Returns whether the name says that it is a disk's bytes, which may look like anything.
+fn is_raw(path: &Path) -> bool {
+    let extension = path
+        .extension()
+        .map(|text| text.to_string_lossy().to_lowercase());
+    matches!(extension.as_deref(), Some("raw" | "img" | "dd"))
+}
+
+fn is_tar(path: &Path) -> Result<bool> {
+    let is_file = std::fs::metadata(path)
+        .map_err(|error| Error::io("open", error).in_file(path))?
+        .is_file();
+    if !is_file {
+        return Ok(false);
+    }
+    let storage = FileStorage::open(path, Access::ReadOnly, LockMode::None)?;
+    let mut head = [0; 512];
+    if storage.len_bytes()? < head.len() as u64 {
+        return Ok(false);
+    }
+    storage.read_at(0, &mut head)?;
+    Ok(looks_like_tar(&head))
+}
+
+/// Returns the name that a machine has, or that its file suggests.
+fn name_of(incoming: &Incoming, own: String) -> String {
+    let name = match &incoming.text {
+        Text::Machine(machine) => machine.name.clone(),
+        Text::Vmx(vmx) => vmx.machine().name,
+    };
+    match (name.trim().is_empty(), own.is_empty()) {
+        (false, _) => name,
+        (true, false) => own,
+        (true, true) => "imported".to_owned(),
+    }
+}
+
+fn new_folder(home: &Home, name: &str) -> Result<PathBuf> {
+    let vms = home.vms();
+    std::fs::create_dir_all(&vms).map_err(|error| Error::io("create", error).in_file(&vms))?;
+    Ok(vms.join(name))
+}
+
+/// Lists the machine and gives its folder its name. Listed first: one that is listed and missing
+/// can be imported again, one that is there and not listed would be in the way.
+fn deliver(home: &Home, name: &str, vmx: &Path, tree: StagedTree) -> Result<()> {
+    Inventory::change(home, |inventory| {
+        inventory.refuse_taken(name, vmx)?;
+        inventory.entries.retain(|entry| entry.vmx != vmx);
+        inventory.entries.push(Entry {
+            vmx: vmx.to_path_buf(),
+            ..Entry::default()
+        });
+        Ok(())
+    })?;
+    tree.commit().or_else(|error| {
+        Inventory::change(home, |inventory| {
+            inventory.entries.retain(|entry| entry.vmx != vmx);
+            Ok(())
+        })?;
+        Err(error)
+    })
+}

@@ -1,0 +1,395 @@
+//! Writing a machine into a folder of its own.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hako_block::gate::replace_file;
+use hako_block::{
+    Access, BlockImage, Cancel, Error, ErrorKind, Opened, Result, SECTOR_BYTES, StagedFolder,
+    StagedTree, is_zero,
+};
+use hako_formats::machine::{Machine, Medium, Node};
+use hako_formats::vmx::Vmx;
+use hako_formats::{CreateArgs, CreateOptions, DiskFormat, OpenArgs};
+use hako_pipeline::{CopyOptions, Delivery, Target, deliver};
+
+use super::incoming::{Blank, Content, Incoming, NewDisk, NewFile, Text, UsedBy};
+use super::package::{Check, wrong_size};
+use super::unpack::unpack;
+use super::{ImportedDisk, envelope};
+
+/// How the new machine's files are to be.
+pub(crate) struct Manner<'a> {
+    /// Format of its disks.
+    pub(crate) format: &'static dyn DiskFormat,
+    /// What the user chose about them.
+    pub(crate) create: &'a CreateOptions,
+    /// Read each disk back before anything gets its name.
+    pub(crate) verify: bool,
+    /// How to copy.
+    pub(crate) copy: CopyOptions<'a>,
+}
+
+/// What was written beside the text.
+pub(crate) struct Written {
+    text: Text,
+    placed: Placed,
+    left_out: Vec<Node>,
+    /// The disks.
+    pub(crate) disks: Vec<ImportedDisk>,
+}
+
+/// Writes disks and files, named after `stem`, into the tree. Nothing is committed.
+pub(crate) fn write_files(
+    incoming: Incoming,
+    stem: &str,
+    tree: &StagedTree,
+    manner: &Manner<'_>,
+) -> Result<Written> {
+    let mut names = Names::new(stem);
+    let mut placed = Placed::default();
+    let mut disks = Vec::new();
+    for disk in incoming.disks {
+        let file = names.disk(manner.format.extensions()[0]);
+        let node = disk.node;
+        let (virtual_size, data_bytes) = write_disk(disk, &file, tree, manner)
+            .map_err(|error| error.place(format!("disk {node}")))?;
+        placed.disks.push((node, file.clone()));
+        disks.push(ImportedDisk {
+            node,
+            file,
+            virtual_size,
+            data_bytes,
+        });
+    }
+    for file in incoming.files {
+        let own = names.file(&file);
+        copy_file(&file, &tree.path().join(&own), manner.copy.cancel)?;
+        placed.files.push((file.used_by, own));
+    }
+    Ok(Written {
+        text: incoming.text,
+        placed,
+        left_out: incoming.left_out,
+        disks,
+    })
+}
+
+impl Written {
+    /// Writes the machine's text.
+    pub(crate) fn write_text(
+        self,
+        name: &str,
+        stem: &str,
+        tree: &StagedTree,
+        format: &dyn DiskFormat,
+    ) -> Result<Vec<ImportedDisk>> {
+        let text = match self.text {
+            Text::Machine(machine) => {
+                Vmx::new(&placed_in(*machine, name, &self.placed, format))?.to_bytes()
+            }
+            Text::Vmx(vmx) => edited(vmx, name, &self.placed, &self.left_out, format)?,
+        };
+        replace_file(&tree.path().join(format!("{stem}.vmx")), &text)?;
+        Ok(self.disks)
+    }
+
+    /// Returns the machine, with the names of its files as they are now.
+    pub(crate) fn machine(&self, name: &str, format: &dyn DiskFormat) -> Machine {
+        let mut machine = match &self.text {
+            Text::Machine(machine) => (**machine).clone(),
+            Text::Vmx(vmx) => vmx.machine(),
+        };
+        let left_out = &self.left_out;
+        machine
+            .drives
+            .retain(|drive| !left_out.contains(&drive.node));
+        placed_in(machine, name, &self.placed, format)
+    }
+}
+
+/// What files are called in the new folder.
+#[derive(Default)]
+struct Placed {
+    disks: Vec<(Node, String)>,
+    files: Vec<(UsedBy, String)>,
+}
+
+impl Placed {
+    fn file(&self, used_by: UsedBy) -> Option<&String> {
+        let found = self.files.iter().find(|(one, _)| *one == used_by);
+        found.map(|(_, name)| name)
+    }
+}
+
+/// Gives names, none twice.
+struct Names<'a> {
+    stem: &'a str,
+    n_disks: usize,
+    taken: BTreeSet<String>,
+}
+
+impl<'a> Names<'a> {
+    fn new(stem: &'a str) -> Self {
+        let taken = BTreeSet::from([format!("{stem}.vmx").to_lowercase()]);
+        Self {
+            stem,
+            n_disks: 0,
+            taken,
+        }
+    }
+
+    /// Returns the next disk's: `web.vmdk`, `web_1.vmdk`.
+    fn disk(&mut self, extension: &str) -> String {
+        let name = match self.n_disks {
+            0 => format!("{}.{extension}", self.stem),
+            number => format!("{}_{number}.{extension}", self.stem),
+        };
+        self.n_disks += 1;
+        self.taken.insert(name.to_lowercase());
+        name
+    }
+
+    /// Returns that of another file: the machine's with its extension, or its own.
+    fn file(&mut self, file: &NewFile) -> String {
+        let extension = Path::new(&file.name)
+            .extension()
+            .and_then(|text| text.to_str());
+        let base = match (file.used_by, extension) {
+            (UsedBy::Key(_), Some(extension)) => format!("{}.{extension}", self.stem),
+            _ => file.name.trim_start_matches('.').to_owned(),
+        };
+        let mut name = base.clone();
+        let mut number = 1;
+        while name.is_empty() || !self.taken.insert(name.to_lowercase()) {
+            name = format!("{number}-{base}");
+            number += 1;
+        }
+        name
+    }
+}
+
+/// Copies a disk while its file is compared with the manifest; returns its virtual size and how
+/// much of it is data.
+fn write_disk(
+    disk: NewDisk,
+    file: &str,
+    tree: &StagedTree,
+    manner: &Manner<'_>,
+) -> Result<(u64, u64)> {
+    let is_failed = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let checks = &disk.checks;
+        let failed = &is_failed;
+        let checking = scope.spawn(move || run_checks(checks, failed, manner.copy.cancel));
+        let delivered = source_of(disk.content, tree, manner)
+            .and_then(|source| copy_disk(&*source, file, tree, manner));
+        // What stumbled over damage waits for what the manifest says of it.
+        let is_elsewhere = |error: &Error| error.kind() != ErrorKind::Corrupt;
+        is_failed.store(
+            delivered.as_ref().is_err_and(is_elsewhere),
+            Ordering::Relaxed,
+        );
+        let checked = checking
+            .join()
+            .unwrap_or_else(|_| Err(Error::invalid("a thread ended before its time")));
+        // Of a damaged file the manifest tells more than what stumbled over the damage.
+        match (delivered, checked) {
+            (_, Err(error)) if error.kind() == ErrorKind::Mismatch => Err(error),
+            (Ok(sizes), Ok(())) => Ok(sizes),
+            (Err(error), _) | (Ok(_), Err(error)) => Err(error),
+        }
+    })
+}
+
+/// Runs the checks, unless the copy fails for another reason.
+fn run_checks(checks: &[Check], is_failed: &AtomicBool, cancel: &Cancel) -> Result<()> {
+    let go_on = || match is_failed.load(Ordering::Relaxed) {
+        true => Err(Error::cancelled()),
+        false => cancel.check(),
+    };
+    checks.iter().try_for_each(|check| check.run_while(&go_on))
+}
+
+fn source_of(
+    content: Content,
+    tree: &StagedTree,
+    manner: &Manner<'_>,
+) -> Result<Arc<dyn BlockImage>> {
+    match content {
+        Content::Image(image) => Ok(image),
+        Content::Empty(capacity) => Ok(Arc::new(Blank::new(capacity))),
+        Content::Packed {
+            opened,
+            size,
+            capacity,
+        } => {
+            let stored = opened.storage.len_bytes()?;
+            // Any format's own structures take less than a sixteenth, and what is small at most so much.
+            let most = capacity
+                .saturating_add(capacity / 16)
+                .saturating_add(64 << 20);
+            let reports = (manner.copy.progress, manner.copy.cancel);
+            let plain = unpack(&*opened.storage, tree.path(), most, reports)?;
+            let len = plain.len_bytes()?;
+            if let Some(size) = size
+                && size != stored
+                && size != len
+            {
+                return Err(wrong_size(opened.storage.name(), stored, size));
+            }
+            let name = opened
+                .name
+                .strip_suffix(".gz")
+                .unwrap_or(&opened.name)
+                .to_owned();
+            match envelope::open(Opened {
+                storage: plain,
+                name,
+                resolver: opened.resolver,
+            })? {
+                Content::Image(image) => Ok(image),
+                _ => Err(Error::invalid("is no image")),
+            }
+        }
+    }
+}
+
+fn copy_disk(
+    source: &dyn BlockImage,
+    file: &str,
+    tree: &StagedTree,
+    manner: &Manner<'_>,
+) -> Result<(u64, u64)> {
+    let virtual_size = source
+        .info()
+        .virtual_size
+        .checked_next_multiple_of(SECTOR_BYTES)
+        .ok_or_else(|| Error::invalid("the disk is too large"))?;
+    let format = manner.format;
+    let delivery = Delivery {
+        source,
+        virtual_size,
+        target: Target::Staged(StagedFolder::new(&tree.path().join(file), false)?),
+        sink: Box::new(|storage, outputs| {
+            format.stream(CreateArgs {
+                storage,
+                name: file.to_owned(),
+                outputs,
+                virtual_size,
+                parent: None,
+                options: manner.create.clone(),
+            })
+        }),
+        verify: match manner.verify {
+            false => None,
+            true => Some(Box::new(move |opened: Opened| {
+                format.open(OpenArgs {
+                    storage: opened.storage,
+                    name: opened.name,
+                    resolver: opened.resolver,
+                    access: Access::ReadOnly,
+                    salvage: false,
+                    snapshot: None,
+                })
+            })),
+        },
+    };
+    let report = deliver(delivery, &manner.copy)?;
+    Ok((virtual_size, report.data_bytes))
+}
+
+/// Copies a file as it is, blocks of zeros left out, once it is what the manifest says.
+fn copy_file(file: &NewFile, path: &Path, cancel: &Cancel) -> Result<()> {
+    const PIECE_BYTES: u64 = 1 << 16;
+    for check in &file.checks {
+        check.run(cancel)?;
+    }
+    let staged = StagedFolder::new(path, false)?;
+    let to = staged.create_main()?;
+    let from = &file.opened.storage;
+    let len = from.len_bytes()?;
+    let mut buffer = vec![0; PIECE_BYTES as usize];
+    let mut offset = 0;
+    while offset < len {
+        cancel.check()?;
+        let piece = &mut buffer[..(len - offset).min(PIECE_BYTES) as usize];
+        from.read_at(offset, piece)?;
+        if !is_zero(piece) {
+            to.write_at(offset, piece)?;
+        }
+        offset += piece.len() as u64;
+    }
+    to.set_len(len)?;
+    to.sync()?;
+    staged.commit()
+}
+
+/// Returns the machine with its files' new names.
+fn placed_in(
+    mut machine: Machine,
+    name: &str,
+    placed: &Placed,
+    format: &dyn DiskFormat,
+) -> Machine {
+    machine.name = name.to_owned();
+    for drive in &mut machine.drives {
+        match &mut drive.medium {
+            Medium::Disk(disk) => {
+                let found = placed.disks.iter().find(|(node, _)| *node == drive.node);
+                if let Some((_, file)) = found {
+                    disk.file.clone_from(file);
+                    disk.format = recorded_format(format);
+                }
+            }
+            Medium::CdImage { file } => {
+                if let Some(name) = placed.file(UsedBy::Drive(drive.node)) {
+                    file.clone_from(name);
+                }
+            }
+            _ => {}
+        }
+    }
+    machine
+}
+
+/// Returns a text in which nothing but names of files has changed.
+fn edited(
+    mut vmx: Vmx,
+    name: &str,
+    placed: &Placed,
+    left_out: &[Node],
+    format: &dyn DiskFormat,
+) -> Result<Vec<u8>> {
+    for node in left_out {
+        vmx.remove_drive(*node)?;
+    }
+    if vmx.machine().name != name {
+        vmx.set_name(name)?;
+    }
+    for (node, file) in &placed.disks {
+        vmx.set_drive_file(*node, file)?;
+        let key = format!("hako.{node}.format");
+        match recorded_format(format) {
+            Some(format) => vmx.set(&key, &format)?,
+            None if vmx.dictionary().value(&key).is_some() => {
+                vmx.remove(&key)?;
+            }
+            None => {}
+        }
+    }
+    for (used_by, file) in &placed.files {
+        match used_by {
+            UsedBy::Drive(node) => vmx.set_drive_file(*node, file)?,
+            UsedBy::Key(key) => vmx.set(key, file)?,
+        }
+    }
+    Ok(vmx.to_bytes())
+}
+
+/// Returns what a text records of the format of a disk: nothing for a VMDK.
+fn recorded_format(format: &dyn DiskFormat) -> Option<String> {
+    (format.name() != "vmdk").then(|| format.name().to_owned())
+}
