@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backup_export;
 mod check;
 mod copy;
 mod create;
@@ -27,6 +28,7 @@ mod users;
 mod vm;
 mod workshop;
 
+pub use backup_export::{BackupReport, BackupTarget, backup_export};
 pub use create::{CreateReport, CreateRequest, KernelFiles, create};
 pub use delete::{Deletion, delete_rest};
 pub use devices::{DiskContent, ImageFile, NewDisk, NewNic};
