@@ -626,6 +626,8 @@ fn rename_refuses_names_that_are_taken() {
     vms.fails(&["rename", "nobody", "somebody"], 6, "nobody");
     vms.world.write("home/vms/web/new.vmdk", b"foreign");
     vms.fails(&["rename", "web", "new"], 1, "new.vmdk");
+    let inventory = String::from_utf8(vms.world.read("home/inventory")).unwrap();
+    assert!(!inventory.contains("to "), "{inventory}");
     assert_eq!(vms.names("web"), ["new.vmdk", "web.vmdk", "web.vmx"]);
 }
 
@@ -713,4 +715,94 @@ fn a_name_of_two_machines_is_asked_back() {
     std::fs::write(vms.path("mail/mail.vmx"), text).unwrap();
     vms.fails(&["info", "web"], 2, "2 machines");
     vms.done(&["info", "mail"]);
+}
+
+#[test]
+fn an_encrypted_machine_is_shown_and_not_changed() {
+    let vms = Vms::new();
+    std::fs::create_dir(vms.world.path("secret")).unwrap();
+    let text = "config.version = \"8\"\ndisplayName = \"secret\"\n\
+                encryption.keySafe = \"vmware:key/list/(pair/(phrase/x))\"\n\
+                encryption.data = \"AAAA\"\n";
+    vms.world.write("secret/secret.vmx", text.as_bytes());
+    vms.done(&["register", "secret"]);
+    assert_eq!(vms.json(&["info", "secret"])["encryption"], "full");
+    for change in [
+        &["--memory", "1G"][..],
+        &["annotation=x"],
+        &["--add-disk", "1G"],
+    ] {
+        vms.fails(&[&["set", "secret"], change].concat(), 1, "encrypted");
+    }
+    vms.fails(&["rename", "secret", "open"], 1, "encrypted");
+    vms.fails(&["rename", "secret", "open", "--only-name"], 1, "encrypted");
+    assert_eq!(vms.world.read("secret/secret.vmx"), text.as_bytes());
+    let names: Vec<_> = std::fs::read_dir(vms.world.path("secret"))
+        .unwrap()
+        .collect();
+    assert_eq!(names.len(), 1);
+    vms.done(&["info", "secret"]);
+}
+
+#[test]
+fn a_disk_is_never_probed() {
+    let vms = Vms::new();
+    vms.done(&["create", "web", "--disk", "1M,format=qcow2"]);
+    vms.done(&["info", "web"]);
+    vms.fails(
+        &[
+            "set",
+            "web",
+            "scsi0:1.present=TRUE",
+            "scsi0:1.fileName=web.qcow2",
+        ],
+        1,
+        "hako.NODE.format=qcow2",
+    );
+    let text = vms
+        .text("web/web.vmx")
+        .replace("hako.scsi0:0.format = \"qcow2\"\n", "");
+    std::fs::write(vms.path("web/web.vmx"), text).unwrap();
+    let info = vms.json(&["info", "web"]);
+    assert!(info["drives"][0]["error"].is_string(), "{info}");
+}
+
+#[test]
+fn what_is_no_vmx_is_listed_as_unreadable() {
+    let vms = Vms::new();
+    vms.done(&["create", "web"]);
+    std::fs::write(vms.path("web/web.vmx"), b"\0\0\0").unwrap();
+    assert_eq!(vms.state("web"), "unreadable");
+    assert!(vms.done(&["list"]).contains("unreadable"));
+    vms.done(&["unregister", "web"]);
+    std::fs::create_dir_all(vms.world.path("home")).unwrap();
+    vms.world.write("home/inventory", b"nonsense\n");
+    vms.fails(&["list"], 4, "line 1");
+}
+
+#[test]
+fn names_beyond_the_folder_need_consent() {
+    let vms = Vms::new();
+    vms.world.raw("disk.raw", 1 << 20, &[]);
+    vms.done(&["create", "web"]);
+    let disk = vms.world.path("disk.raw");
+    let raw = [
+        "scsi0.present=TRUE".to_owned(),
+        "scsi0:0.present=TRUE".to_owned(),
+        format!("scsi0:0.fileName={}", disk.display()),
+        "hako.scsi0:0.format=raw".to_owned(),
+    ];
+    let set: Vec<&str> = ["set", "web"]
+        .into_iter()
+        .chain(raw.iter().map(String::as_str))
+        .collect();
+    vms.fails(&set, 1, "absolute path out of the image's folder");
+    let folder = disk.parent().unwrap().to_str().unwrap();
+    vms.done(&[&set[..], &["--allow-path", folder]].concat());
+    assert!(vms.json(&["info", "web"])["drives"][0]["error"].is_string());
+    let shown = vms.json(&["info", "web", "--allow-path", folder]);
+    assert_eq!(shown["drives"][0]["format"], "raw");
+    vms.done(&["unregister", "web"]);
+    vms.done(&["register", "home/vms/web", "--allow-path", folder]);
+    assert_eq!(vms.json(&["info", "web"])["drives"][0]["format"], "raw");
 }

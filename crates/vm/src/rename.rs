@@ -48,7 +48,7 @@ pub fn rename_for_people(home: &Home, vm: &mut Vm, name: &str) -> Result<()> {
         let taken = inventory.refuse_other(name, vm.path());
         taken.map_err(|error| error.hint("choose another name"))?;
     }
-    vm.vmx.set("displayName", name)?;
+    vm.vmx.set_name(name)?;
     vm.save()
 }
 
@@ -60,13 +60,12 @@ pub fn rename(home: &Home, what: &Path, name: &str) -> Result<RenameReport> {
     let _held = vm.hold()?;
     let mut renaming = Renaming::plan(home, vm, name)?;
     renaming.note(home)?;
-    if !renaming.is_switched() {
-        renaming.rename_disks()?;
-        renaming.link_companions()?;
-        renaming.write_new_vmx()?;
+    if let Err(error) = renaming.carry_out() {
+        if renaming.is_untouched() {
+            renaming.forget(home)?;
+        }
+        return Err(error);
     }
-    renaming.remove_old_names()?;
-    renaming.rename_folder()?;
     renaming.settle(home)?;
     Ok(renaming.report)
 }
@@ -80,6 +79,8 @@ struct Renaming {
     to: PathBuf,
     /// The .vmx that there was.
     from: PathBuf,
+    /// Whether an earlier run has begun it.
+    is_begun: bool,
     report: RenameReport,
 }
 
@@ -88,6 +89,7 @@ impl Renaming {
         let inventory = Inventory::read(home)?;
         let entry = inventory.entry(vm.path());
         let begun = entry.and_then(|entry| Some((entry.vmx.clone(), entry.to.clone()?)));
+        let is_begun = begun.is_some();
         let (from, to) = match begun {
             Some((from, to)) => {
                 if to.file_stem() != Some(name.as_ref()) {
@@ -117,11 +119,9 @@ impl Renaming {
             vm,
             to,
             from,
+            is_begun,
         };
-        if inventory
-            .entry(&renaming.from)
-            .is_none_or(|entry| entry.to.is_none())
-        {
+        if !is_begun {
             renaming.refuse_obstacles(home, &inventory)?;
         }
         Ok(renaming)
@@ -147,6 +147,7 @@ impl Renaming {
     /// Refuses a name that is taken, and a machine that others stand on or share a folder with.
     fn refuse_obstacles(&self, home: &Home, inventory: &Inventory) -> Result<()> {
         let vm = &self.vm;
+        vm.vmx.clone().set_name(&self.name)?; // Refused if it is encrypted.
         let taken = inventory.refuse_other(&self.name, vm.path());
         taken.map_err(|error| error.hint("choose another name"))?;
         let (old, new) = (vm.folder(), self.to.parent().unwrap_or(Path::new("/")));
@@ -169,6 +170,7 @@ impl Renaming {
             }
             if let Some(new) = name.to_str().and_then(|name| self.new_name(name))
                 && old.join(&new).symlink_metadata().is_ok()
+                && file_id(&old.join(&new)) != file_id(&old.join(name))
             {
                 return exists(&old.join(&new));
             }
@@ -206,6 +208,33 @@ impl Renaming {
                     allow: Vec::new(),
                     to: Some(self.to.clone()),
                 }),
+            }
+            Ok(())
+        })
+    }
+
+    fn carry_out(&mut self) -> Result<()> {
+        if !self.is_switched() {
+            self.rename_disks()?;
+            self.link_companions()?;
+            self.write_new_vmx()?;
+        }
+        self.remove_old_names()?;
+        self.rename_folder()
+    }
+
+    /// Returns whether no file has a new name.
+    fn is_untouched(&self) -> bool {
+        !self.is_begun && self.report.files.is_empty() && self.vm.path() == self.from
+    }
+
+    /// Takes the note out of the inventory.
+    fn forget(&self, home: &Home) -> Result<()> {
+        Inventory::change(home, |inventory| {
+            if !self.vm.is_registered() {
+                inventory.entries.retain(|entry| !entry.has_path(&self.to));
+            } else if let Some(entry) = inventory.entry_mut(&self.from) {
+                entry.to = None;
             }
             Ok(())
         })
@@ -325,7 +354,7 @@ impl Renaming {
         for (key, value) in references(vmx.dictionary(), &folder, &new_name) {
             vmx.set(&key, &value)?;
         }
-        vmx.set("displayName", &self.name)?;
+        vmx.set_name(&self.name)?;
         let path = folder.join(format!("{}.vmx", self.name));
         replace_file(&path, &vmx.to_bytes())?;
         if path.file_name() != self.from.file_name() {

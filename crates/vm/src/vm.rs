@@ -9,7 +9,7 @@ use hako_block::{Access, Error, ErrorKind, Gate, GateRules, Opened, Resolver, Re
 use hako_formats::machine::DiskMedium;
 use hako_formats::vmsd::Vmsd;
 use hako_formats::vmx::Vmx;
-use hako_formats::{OpenOptions, OpenedChain, format_named, open_chain_of};
+use hako_formats::{OpenOptions, OpenedChain, detect, format_named, open_chain_of};
 
 use crate::list::vmx_in;
 use crate::{Entry, Home, Inventory};
@@ -111,14 +111,12 @@ impl Vm {
     /// Opens one of its disks, with its parents. Its format is VMDK, or what the text says; it is
     /// never guessed: a guest can write any header into its disk.
     pub fn open_disk(&self, disk: &DiskMedium, options: &OpenOptions) -> Result<OpenedChain> {
-        let format = format_named(disk.format.as_deref().unwrap_or("vmdk"))?;
         let opened = self.open_file(&disk.file, options.access, &options.rules)?;
-        open_chain_of(format, opened, options).map_err(|error| match error.kind() {
-            ErrorKind::Corrupt | ErrorKind::Unsupported if disk.format.is_none() => error.hint(
-                "a disk that is no VMDK needs its format in the text: hako.NODE.format = \"qcow2\"",
-            ),
-            _ => error,
-        })
+        if disk.format.is_none() {
+            refuse_unrecorded(&opened)?;
+        }
+        let format = format_named(disk.format.as_deref().unwrap_or("vmdk"))?;
+        open_chain_of(format, opened, options)
     }
 
     /// Returns the path of its list of snapshots.
@@ -182,6 +180,23 @@ fn name_taken(name: &str, by: &Entry) -> Error {
         by.current().display()
     );
     Error::new(ErrorKind::Exists, what)
+}
+
+/// Refuses what is plainly of another format than the text says; what it is, is only told.
+fn refuse_unrecorded(opened: &Opened) -> Result<()> {
+    let name = opened.storage.name();
+    match detect(&*opened.storage, Path::new(name)) {
+        Ok(format) if format.name() != "vmdk" => Err(Error::unsupported(format!(
+            "looks like {}, but the VMX does not say that it is no VMDK",
+            format.name()
+        ))
+        .in_file(name)
+        .hint(format!(
+            "say so: hako vm set VM hako.NODE.format={}",
+            format.name()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Returns whether the user means a path rather than a name.
