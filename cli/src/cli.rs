@@ -2,6 +2,7 @@
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::backup::Backup;
 use crate::completions::Completions;
 use crate::disk::Disk;
 use crate::man::ManPages;
@@ -71,6 +72,8 @@ pub enum Command {
     Disk(Box<Disk>),
     #[command(subcommand)]
     Vm(Box<Vm>),
+    #[command(subcommand)]
+    Backup(Box<Backup>),
     Completions(Completions),
     Man(ManPages),
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use hako_block::{Cancel, Error, Progress, Result};
 
@@ -57,6 +58,14 @@ impl Context {
     /// Returns the folder for what comes through a pipe while it is worked on.
     pub fn temp_folder(&self) -> PathBuf {
         std::env::var_os("TMPDIR").map_or_else(|| "/var/tmp".into(), PathBuf::from)
+    }
+
+    /// Returns the time in seconds since 1970: the clock's, or what `$SOURCE_DATE_EPOCH` says.
+    pub fn time(&self) -> u64 {
+        let said = std::env::var("SOURCE_DATE_EPOCH").ok();
+        let said = said.and_then(|text| text.parse().ok());
+        let clock = || SystemTime::now().duration_since(UNIX_EPOCH);
+        said.unwrap_or_else(|| clock().map_or(0, |since| since.as_secs()))
     }
 
     /// Says how work ended: with -v, or to a person on a terminal, so that cron stays silent.

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backup;
 mod cli;
 mod completions;
 mod context;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     let ended = match &cli.command {
         Command::Disk(disk) => disk.run(&context),
         Command::Vm(vm) => vm.run(&context),
+        Command::Backup(backup) => backup.run(&context),
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),
     };

@@ -35,6 +35,7 @@ complete -c hako -n "__fish_hako_needs_command" -s h -l help -d 'Print help (see
 complete -c hako -n "__fish_hako_needs_command" -s V -l version -d 'Print version'
 complete -c hako -n "__fish_hako_needs_command" -f -a "disk" -d 'Work with disk images'
 complete -c hako -n "__fish_hako_needs_command" -f -a "vm" -d 'Work with virtual machines that are off'
+complete -c hako -n "__fish_hako_needs_command" -f -a "backup" -d 'Back machines up'
 complete -c hako -n "__fish_hako_needs_command" -f -a "completions" -d 'Print the completions of a shell'
 complete -c hako -n "__fish_hako_needs_command" -f -a "man" -d 'Write the manual pages'
 complete -c hako -n "__fish_hako_using_subcommand disk; and not __fish_seen_subcommand_from formats info create convert check compare map hash set resize compact commit rebase rename delete serve" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
@@ -464,22 +465,24 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from serve" -s q -l quiet -d 'Say nothing but results and errors'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from serve" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from serve" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister import export rename delete" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
 json\t'One JSON object per line on standard error'
 none\t'Nothing'"
-complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -l json -d 'Print results as JSON'
-complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -s q -l quiet -d 'Say nothing but results and errors'
-complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -s v -l verbose -d 'Say more'
-complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -f -a "create" -d 'Create a virtual machine'
-complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -f -a "list" -d 'List the virtual machines of the inventory'
-complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -f -a "info" -d 'Show what a virtual machine is made of, its disks, its snapshots and its state'
-complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -f -a "set" -d 'Change what a virtual machine is made of, or any key of its VMX'
-complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -f -a "register" -d 'List a machine that exists in the inventory'
-complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -f -a "unregister" -d 'Take a machine out of the inventory; its files stay'
-complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -f -a "rename" -d 'Rename a machine: display name, folder, files, and every reference to them'
-complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister rename delete" -f -a "delete" -d 'Delete a machine with its files'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister import export rename delete" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister import export rename delete" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister import export rename delete" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister import export rename delete" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister import export rename delete" -f -a "create" -d 'Create a virtual machine'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister import export rename delete" -f -a "list" -d 'List the virtual machines of the inventory'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister import export rename delete" -f -a "info" -d 'Show what a virtual machine is made of, its disks, its snapshots and its state'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister import export rename delete" -f -a "set" -d 'Change what a virtual machine is made of, or any key of its VMX'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister import export rename delete" -f -a "register" -d 'List a machine that exists in the inventory'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister import export rename delete" -f -a "unregister" -d 'Take a machine out of the inventory; its files stay'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister import export rename delete" -f -a "import" -d 'Import a machine: an OVA, an OVF, another product\'s folder, or a disk'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister import export rename delete" -f -a "export" -d 'Export a machine as an OVA, an OVF, or a folder for another product'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister import export rename delete" -f -a "rename" -d 'Rename a machine: display name, folder, files, and every reference to them'
+complete -c hako -n "__fish_hako_using_subcommand vm; and not __fish_seen_subcommand_from create list info set register unregister import export rename delete" -f -a "delete" -d 'Delete a machine with its files'
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -l cpus -d 'Virtual processors, and how many of them share a socket' -r
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -l memory -d 'Memory, a multiple of 4 MiB' -r
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from create" -l guest-os -d 'The guest system, by its VMX name: ubuntu-64, windows2019srv-64, other-64' -r
@@ -568,6 +571,87 @@ complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from unregister" -s q -l quiet -d 'Say nothing but results and errors'
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from unregister" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from unregister" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from import" -l name -d 'Name of the new machine; by default the one it has' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from import" -l to -d 'Its folder; by default one of its name where machines live' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from import" -l system -d 'Which machine of a package with several, by its id' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from import" -l deployment -d 'Which of the sizes that a package offers' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from import" -l prop -d 'Value of a property that decides the size of a disk (repeatable)' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from import" -l network -d 'Plug what is in a package\'s network into another (repeatable)' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from import" -l guest-os -d 'The guest system of a disk by itself, by its VMX name' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from import" -l format -d 'Format of the new disks' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''
+vhdx\t''
+vhd\t''
+vdi\t''"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from import" -l subformat -d 'Variant of the format; `hako disk formats` lists them' -r -f -a "v3\t''
+monolithicSparse\t''
+twoGbMaxExtentSparse\t''
+monolithicFlat\t''
+twoGbMaxExtentFlat\t''
+vmfs\t''
+streamOptimized\t''
+dynamic\t''
+fixed\t''
+differencing\t''
+dynamic\t''
+fixed\t''
+differencing\t''
+dynamic\t''
+fixed\t''
+diff\t''"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from import" -l rate -d 'Write at most this many bytes of data per second' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from import" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from import" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''
+vhdx\t''
+vhd\t''
+vdi\t''"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from import" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from import" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from import" -l list -d 'Show what there is to choose from, and import nothing'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from import" -l accept-eula -d 'Agree to the licences of a package'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from import" -l verify -d 'Read each new disk back and compare before anything gets its name'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from import" -l allow-devices -d 'Let the image name block devices'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from import" -s U -l force-share -d 'Open without locks, even if the image is in use'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from import" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from import" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from import" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from import" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l for -d 'Make a folder as this product keeps its machines' -r -f -a "workstation\t'Workstation and Fusion: a .vmx and sparse disks'
+esxi\t'ESXi: a .vmx and flat disks'
+libvirt\t'libvirt: a domain\'s XML and qcow2 disks'"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l manifest -d 'Digest of the files in the manifest of an OVA or OVF' -r -f -a "sha1\t''
+sha256\t''
+sha512\t''
+none\t''"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l snapshot -d 'Export this snapshot, by name or number, even while the machine runs' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l level -d 'Compression level of the disks of an OVA or OVF: 0 to 12' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l rate -d 'Write at most this many bytes of data per second' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''
+vhdx\t''
+vhd\t''
+vdi\t''"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l verify -d 'Read what was written back before it gets its name'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l force -d 'Replace an existing .ova'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l allow-devices -d 'Let the image name block devices'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -s U -l force-share -d 'Open without locks, even if the image is in use'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from rename" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
 json\t'One JSON object per line on standard error'
@@ -586,6 +670,44 @@ complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from delete" -s q -l quiet -d 'Say nothing but results and errors'
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from delete" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from delete" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand backup; and not __fish_seen_subcommand_from export" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand backup; and not __fish_seen_subcommand_from export" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand backup; and not __fish_seen_subcommand_from export" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand backup; and not __fish_seen_subcommand_from export" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand backup; and not __fish_seen_subcommand_from export" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand backup; and not __fish_seen_subcommand_from export" -f -a "export" -d 'Back a machine up as one file, an OVA'
+complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -s o -l output -d 'Where the backup goes: a file, a folder that exists, or - for standard output' -r -F
+complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l keep -d 'Keep so many backups of the machine in the folder' -r
+complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l snapshot -d 'Back this snapshot up, by name or number, even while the machine runs' -r
+complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l manifest -d 'Digest of the files in the manifest' -r -f -a "sha1\t''
+sha256\t''
+sha512\t''
+none\t''"
+complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l level -d 'Compression level of the disks: 0 to 12' -r
+complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l rate -d 'Write at most this many bytes of data per second' -r
+complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
+complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''
+vhdx\t''
+vhd\t''
+vdi\t''"
+complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l verify -d 'Read the backup back before it gets its name; --keep does so too'
+complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l force -d 'Replace an existing file'
+complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l allow-devices -d 'Let the image name block devices'
+complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -s U -l force-share -d 'Open without locks, even if the image is in use'
+complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hako -n "__fish_hako_using_subcommand completions" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
 json\t'One JSON object per line on standard error'

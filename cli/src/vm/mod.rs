@@ -2,7 +2,9 @@
 
 mod create;
 mod delete;
-mod home;
+pub mod export;
+pub mod home;
+mod import;
 mod info;
 mod list;
 mod machine_json;
@@ -32,6 +34,8 @@ pub enum Vm {
     Set(Box<set::Set>),
     Register(register::Register),
     Unregister(unregister::Unregister),
+    Import(Box<import::Import>),
+    Export(Box<export::Export>),
     Rename(rename::Rename),
     Delete(delete::Delete),
 }
@@ -46,6 +50,8 @@ impl Vm {
             Vm::Set(verb) => verb.run(context),
             Vm::Register(verb) => verb.run(context),
             Vm::Unregister(verb) => verb.run(context),
+            Vm::Import(verb) => verb.run(context),
+            Vm::Export(verb) => verb.run(context),
             Vm::Rename(verb) => verb.run(context),
             Vm::Delete(verb) => verb.run(context),
         }
