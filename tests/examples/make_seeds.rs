@@ -10,6 +10,7 @@ use hako_block::testkit::{Fault, FaultFolder, Rng, SparseBytes};
 use hako_block::{Access, ContentId, MemoryStorage, Outputs, ParentLink, Resolver, Result, Uuid};
 use hako_formats::machine::{DiskMedium, Drive, Mac, Machine, Medium, Network, Nic};
 use hako_formats::ova::OvaWriter;
+use hako_formats::ovf::{self, WrittenDisk};
 use hako_formats::vmx::Vmx;
 use hako_formats::{Compression, CreateArgs, CreateOptions, FORMATS, OpenArgs};
 use hako_tests::fuzz::{EXTENT_SECTORS, vhdx_packed};
@@ -32,6 +33,13 @@ fn main() {
     }
     write(&seeds.join("vmsd"), "tree", VMSD.as_bytes());
     write(&seeds.join("vmsd"), "empty", b"");
+    for (name, text) in envelopes() {
+        write(&seeds.join("ovf"), name, text.as_bytes());
+    }
+    write(&seeds.join("ovf_manifest"), "each", MANIFEST.as_bytes());
+    for (name, text) in UNITS {
+        write(&seeds.join("ovf_units"), name, text.as_bytes());
+    }
     for (name, bytes) in ovas() {
         write(&seeds.join("ova"), name, &bytes);
     }
@@ -406,6 +414,61 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) {
     std::fs::create_dir_all(folder).unwrap();
     std::fs::write(folder.join(name), bytes).unwrap();
 }
+
+/// Envelopes: one that we write, and one of each dialect in small.
+fn envelopes() -> Vec<(&'static str, String)> {
+    let disk = WrittenDisk {
+        id: "disk1".to_owned(),
+        href: "web.vmdk".to_owned(),
+        capacity_bytes: 1 << 30,
+        size: Some(65536),
+        populated_bytes: Some(0),
+    };
+    let machine = Machine {
+        name: "web".to_owned(),
+        guest_os: Some("debian12-64".to_owned()),
+        memory_bytes: 1 << 30,
+        annotation: "a note".to_owned(),
+        drives: vec![Drive {
+            node: "scsi0:0".parse().unwrap(),
+            medium: Medium::Disk(DiskMedium {
+                file: disk.id.clone(),
+                ..DiskMedium::default()
+            }),
+            connected: true,
+        }],
+        ..Machine::default()
+    };
+    let utf16 = "<a/>"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .map(char::from);
+    vec![
+        ("ours", ovf::write(&machine, &[disk]).unwrap()),
+        ("options", OPTIONS.to_owned()),
+        ("ovf2", OVF2.to_owned()),
+        ("ovirt", OVIRT.to_owned()),
+        (
+            "bomb",
+            "<!DOCTYPE a [<!ENTITY b \"c\">]><a>&b;</a>".to_owned(),
+        ),
+        ("utf16", utf16.collect()),
+    ]
+}
+
+const OPTIONS: &str = r#"<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1" xmlns:r="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData" xmlns:vmw="http://www.vmware.com/schema/ovf"><References><File ovf:id="f" ovf:href="a.gz" ovf:compression="gzip" ovf:chunkSize="9"/></References><DiskSection><Info/><Disk ovf:diskId="d" ovf:capacity="${size}" ovf:capacityAllocationUnits="byte * 2^30" ovf:fileRef="f"/></DiskSection><DeploymentOptionSection><Info/><Configuration ovf:id="a" ovf:default="true"/><Configuration ovf:id="b"/></DeploymentOptionSection><VirtualSystemCollection ovf:id="c"><Info/><VirtualSystem ovf:id="v"><Info/><ProductSection ovf:class="x"><Info/><Property ovf:key="size" ovf:type="int" ovf:value="5"><Value ovf:configuration="b" ovf:value="6"/></Property></ProductSection><VirtualHardwareSection><Info/><Item ovf:configuration="a b"><r:InstanceID>1</r:InstanceID><r:ResourceType>4</r:ResourceType><r:VirtualQuantity>64</r:VirtualQuantity><r:AllocationUnits>MegaBytes</r:AllocationUnits></Item><Item ovf:bound="max"><r:InstanceID>1</r:InstanceID><r:ResourceType>4</r:ResourceType></Item><Item><r:InstanceID>2</r:InstanceID><r:ResourceType>5</r:ResourceType></Item><Item><r:InstanceID>3</r:InstanceID><r:ResourceType>17</r:ResourceType><r:HostResource>ovf:/disk/d</r:HostResource><r:Parent>2</r:Parent><r:AddressOnParent>3</r:AddressOnParent></Item><vmw:Config vmw:key="firmware" vmw:value="efi"/></VirtualHardwareSection></VirtualSystem></VirtualSystemCollection><Strings xml:lang="en"><Msg ovf:msgid="m">text</Msg></Strings></Envelope>"#;
+
+const OVF2: &str = r#"<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/2" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/2" xmlns:s="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_StorageAllocationSettingData.xsd"><References/><VirtualSystem ovf:id="v"><Info/><VirtualHardwareSection><Info/><StorageItem><s:AllocationUnits>byte*1024</s:AllocationUnits><s:InstanceID>1</s:InstanceID><s:ResourceType>31</s:ResourceType><s:VirtualQuantity>64</s:VirtualQuantity></StorageItem></VirtualHardwareSection></VirtualSystem></Envelope>"#;
+
+const OVIRT: &str = r#"<ovf:Envelope xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1/" xmlns:rasd="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" ovf:version="0.9"><References><File ovf:href="g/v" ovf:id="v"/></References><Section xsi:type="ovf:DiskSection_Type"><Info/><Disk ovf:diskId="v" ovf:size="10" ovf:fileRef="g/v"/></Section><Content ovf:id="o" xsi:type="ovf:VirtualSystem_Type"><Section xsi:type="ovf:VirtualHardwareSection_Type"><Info/><Item><rasd:InstanceId>1</rasd:InstanceId><rasd:ResourceType>3</rasd:ResourceType><rasd:num_of_sockets>2</rasd:num_of_sockets><rasd:cpu_per_socket>1</rasd:cpu_per_socket></Item><Item><rasd:InstanceId>v</rasd:InstanceId><rasd:ResourceType>17</rasd:ResourceType><rasd:HostResource>g/v</rasd:HostResource></Item></Section></Content></ovf:Envelope>"#;
+
+const MANIFEST: &str = "SHA1(a.ovf)= da39a3ee5e6b4b0d3255bfef95601890afd80709\r\nSHA256 (b (1).vmdk) = e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\n";
+
+const UNITS: [(&str, &str); 3] = [
+    ("power", "byte * 2^20"),
+    ("old", "MegaBytes"),
+    ("hertz", "hertz*10 ^ 6 * 2"),
+];
 
 /// What an NBD client says that uses every option and every command.
 fn nbd_client(structured: bool) -> Vec<u8> {

@@ -11,7 +11,10 @@ use std::sync::Arc;
 
 use hako_block::testkit::{FaultFolder, SparseBytes};
 use hako_block::{Access, BlockImage, Cancel, Error, MemoryStorage, NoProgress, Resolver, Result};
+use hako_formats::libvirt;
 use hako_formats::ova::Ova;
+use hako_formats::ovf::units::{self, Base};
+use hako_formats::ovf::{self, Choices, Envelope, Manifest, WrittenDisk};
 use hako_formats::{DiskFormat, OpenArgs, Repair, Settings, Task, format_named};
 use hako_nbd::{Export, Limits, Server, Socket};
 
@@ -76,6 +79,18 @@ pub const TARGETS: &[Target] = &[
         body: vmsd,
     },
     Target {
+        name: "ovf",
+        body: ovf,
+    },
+    Target {
+        name: "ovf_manifest",
+        body: ovf_manifest,
+    },
+    Target {
+        name: "ovf_units",
+        body: ovf_units,
+    },
+    Target {
         name: "ova",
         body: ova,
     },
@@ -137,6 +152,57 @@ pub fn vmdk_cowd(bytes: &[u8]) {
 /// A space-efficient ESX delta.
 pub fn vmdk_sesparse(bytes: &[u8]) {
     extent("seSparse", "SESPARSE", bytes);
+}
+
+/// An envelope. A machine that it describes can be written again, and what is written is read.
+pub fn ovf(bytes: &[u8]) {
+    let Ok(envelope) = Envelope::parse(bytes) else {
+        return;
+    };
+    let choices = Choices::default();
+    for disk in &envelope.disks {
+        for system in &envelope.systems {
+            let _ = envelope.capacity_bytes(disk, system, &choices);
+        }
+    }
+    for system in &envelope.systems {
+        let Ok((machine, _)) = system.machine(&envelope, &choices) else {
+            continue;
+        };
+        let disks = envelope.disks.iter().map(|disk| WrittenDisk {
+            id: disk.id.clone(),
+            href: disk.id.clone(),
+            capacity_bytes: 1 << 20,
+            size: None,
+            populated_bytes: Some(u64::MAX),
+        });
+        let disks: Vec<_> = disks.collect();
+        let text = ovf::write(&machine, &disks).expect("its disks are all there");
+        if disks.iter().all(|disk| disk.id.trim() == disk.id) {
+            Envelope::parse(text.as_bytes()).expect("what is written is read");
+        }
+        let _ = libvirt::domain(&machine);
+    }
+}
+
+/// A manifest. What is read is written as it was.
+pub fn ovf_manifest(bytes: &[u8]) {
+    if let Ok(manifest) = Manifest::parse(bytes) {
+        let again = Manifest::parse(manifest.render().as_bytes());
+        assert_eq!(again.expect("what is written is read"), manifest);
+    }
+}
+
+/// Units of an envelope.
+pub fn ovf_units(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for base in [Base::Byte, Base::Hertz] {
+        if let Ok(factor) = units::factor(&text, base) {
+            assert_ne!(factor, 0);
+            assert_eq!(units::amount(1, &text, base).ok(), Some(factor));
+        }
+        let _ = units::amount(u64::MAX, &text, base);
+    }
 }
 
 /// One file that claims to be a qcow2.

@@ -183,7 +183,7 @@ fn resources(envelope: &Envelope, system: &System, item: &Item) -> Result<()> {
         envelope
             .networks
             .iter()
-            .any(|network| network.name == **name)
+            .any(|network| network.name.trim() == name.as_str())
     };
     match item.connections.iter().find(|name| !is_known(name)) {
         Some(name) if item.resource_type == ETHERNET => wrong(format!(

@@ -23,11 +23,22 @@ mod xml;
 
 use std::collections::BTreeMap;
 
+use crate::oddities::Oddities;
+
 pub use manifest::{Manifest, ManifestEntry};
 pub use write::{STREAM_OPTIMIZED, WrittenDisk, not_written, write};
 pub use xml::MAX_BYTES;
 #[cfg(test)]
 pub(crate) use xml::parse as check_well_formed;
+
+/// Returns as many sentences as anybody will read.
+fn readable(sentences: Vec<String>) -> Vec<String> {
+    let mut oddities = Oddities::default();
+    for sentence in sentences {
+        oddities.push(sentence);
+    }
+    oddities.into_sentences()
+}
 
 /// Which OVF an envelope is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

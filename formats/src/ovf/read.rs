@@ -10,7 +10,7 @@ use super::units::{self, Base};
 use super::xml::{self, Element};
 use super::{
     Capacity, DeploymentOption, Disk, Envelope, File, FileCompression, Item, Network, Version,
-    check, product, system,
+    check, product, readable, system,
 };
 
 impl Envelope {
@@ -37,6 +37,7 @@ impl Envelope {
         reader.sections(&root, &mut envelope)?;
         reader.content(&root, &mut envelope)?;
         check::envelope(&envelope)?;
+        envelope.oddities = readable(std::mem::take(&mut envelope.oddities));
         Ok(envelope)
     }
 }

@@ -50,7 +50,9 @@ fn section(
         "OperatingSystemSection" => system.guest = Some(guest(reader, child)?),
         "AnnotationSection" => {
             let note = child.named("Annotation").next();
-            system.annotation = note.map(|note| reader.message(note)).unwrap_or_default();
+            system.annotation = note
+                .map(|note| annotation(reader, note))
+                .unwrap_or_default();
         }
         "ProductSection" => system.products.push(product::read(reader, child)?),
         "EulaSection" => system.licenses.push(reader.text(child, "License")),
@@ -68,6 +70,14 @@ fn section(
         _ => system.unknown_sections.push(child.name.clone()),
     }
     Ok(())
+}
+
+/// Blanks around a note are its own.
+fn annotation(reader: &Reader, note: &Element) -> String {
+    match note.text.trim().is_empty() {
+        true => reader.message(note),
+        false => note.text.clone(),
+    }
 }
 
 fn vmware(element: &Element, name: &str) -> String {

@@ -9,7 +9,9 @@ use std::collections::HashMap;
 use hako_block::{Error, Result, Uuid};
 
 use super::guest;
+use super::readable;
 use super::units::{self, Base};
+use super::xml::shorten;
 use super::{Capacity, Choices, Disk, Envelope, Hardware, Item, Property, System};
 use crate::machine::{BootDevice, Cpu, Firmware, Machine, SerialPort, Share, Weight};
 
@@ -34,6 +36,9 @@ const SOUND: u16 = 35;
 /// VMX's line for what to start from, as an envelope carries it.
 pub(super) const BOOT_ORDER: &str = "bios.bootOrder";
 const BOOT_ORDER_LOWER: &str = "bios.bootorder";
+
+/// Most serial ports of VMware's machines.
+const MAX_SERIAL_PORTS: usize = 32;
 
 /// Most processors that a text may ask for; VMware's largest machines have 768.
 const MAX_CPUS: u64 = 4096;
@@ -161,7 +166,7 @@ impl System {
         self.boot_order(&items, &mut machine, &mut lost);
         settings(hardware, &mut machine, &mut lost);
         self.what_else(hardware, &mut lost);
-        Ok((machine, lost))
+        Ok((machine, readable(lost)))
     }
 
     /// Returns the hardware for VMware's products, or else the first.
@@ -181,7 +186,7 @@ impl System {
                 "net" | "ethernet" => BootDevice::Network,
                 "floppy" => BootDevice::Floppy,
                 other => {
-                    lost.push(format!("starting from a {other:?}"));
+                    lost.push(format!("starting from a {:?}", shorten(other)));
                     continue;
                 }
             };
@@ -193,7 +198,7 @@ impl System {
             if device == BootDevice::Disk && first.is_some_and(|first| first != entry.item) {
                 lost.push(format!(
                     "starting from the disk of item {:?}, not the first",
-                    entry.item
+                    shorten(&entry.item)
                 ));
             }
         }
@@ -202,12 +207,15 @@ impl System {
     /// Names what the text says of the machine that is no hardware.
     fn what_else(&self, hardware: &Hardware, lost: &mut Vec<String>) {
         for section in &self.unknown_sections {
-            lost.push(format!("the section {}", super::xml::shorten(section)));
+            lost.push(format!("the section {}", shorten(section)));
         }
         if self.hardware.len() > 1 {
             let others = self.hardware.iter().filter(|other| *other != hardware);
             let families: Vec<_> = others.flat_map(|other| other.families.clone()).collect();
-            lost.push(format!("other hardware, for {}", families.join(", ")));
+            lost.push(format!(
+                "other hardware, for {}",
+                shorten(&families.join(", "))
+            ));
         }
         let n_properties: usize = self
             .products
@@ -377,6 +385,9 @@ fn other_parts(items: &[&Item], machine: &mut Machine, lost: &mut Vec<String>) {
 }
 
 fn serial_port(item: &Item, machine: &mut Machine, lost: &mut Vec<String>) {
+    if machine.serial_ports.len() >= MAX_SERIAL_PORTS {
+        return lost.push(item.shown());
+    }
     let model = item.models.first().map(String::as_str).unwrap_or_default();
     let kind = match model.rsplit('.').next().unwrap_or_default() {
         "pipe" => "pipe",
@@ -408,24 +419,22 @@ fn settings(hardware: &Hardware, machine: &mut Machine, lost: &mut Vec<String>) 
                 machine.boot_order = boot_devices(value);
             }
             "uuid" | "uuid.bios" => machine.bios_uuid = Uuid::parse(value),
-            _ => others.push(super::xml::shorten(key)),
+            _ => others.push(shorten(key)),
         }
     }
     if !others.is_empty() {
-        lost.push(format!("the settings {}", others.join(", ")));
+        lost.push(format!("the settings {}", readable(others).join(", ")));
     }
 }
 
 /// Reads VMX's words for what to start from; those that it does not know are left out.
 fn boot_devices(text: &str) -> Vec<BootDevice> {
-    let device = |word: &str| {
-        let word = word.trim().to_ascii_lowercase();
-        BootDevice::ALL
-            .into_iter()
-            .find(|device| device.name() == word)
-    };
-    let mut devices: Vec<_> = text.split(',').filter_map(device).collect();
-    devices.dedup();
+    let mut devices = Vec::new();
+    for word in text.split(',').map(str::trim) {
+        let named = |device: &BootDevice| device.name().eq_ignore_ascii_case(word);
+        let device = BootDevice::ALL.into_iter().find(named);
+        devices.extend(device.filter(|device| !devices.contains(device)));
+    }
     devices
 }
 
@@ -455,9 +464,9 @@ impl Item {
             SOUND => "sound",
             _ => "device",
         };
-        let mut shown = format!("{kind} {:?}", super::xml::shorten(&self.name));
+        let mut shown = format!("{kind} {:?}", shorten(&self.name));
         if let Some(model) = self.models.first() {
-            shown.push_str(&format!(" ({})", super::xml::shorten(model)));
+            shown.push_str(&format!(" ({})", shorten(model)));
         }
         shown
     }

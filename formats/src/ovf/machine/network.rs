@@ -3,6 +3,7 @@
 use super::ETHERNET;
 use crate::machine::{Machine, Network, Nic};
 use crate::ovf::Item;
+use crate::ovf::xml::shorten;
 
 /// Reads the cards in the order of the text; the first is number 0.
 pub(super) fn read(items: &[&Item], machine: &mut Machine, lost: &mut Vec<String>) {
@@ -19,10 +20,18 @@ pub(super) fn read(items: &[&Item], machine: &mut Machine, lost: &mut Vec<String
         if mac.is_none()
             && let Some(address) = &item.address
         {
-            lost.push(format!("the address {address:?} of {}", item.shown()));
+            lost.push(format!(
+                "the address {:?} of {}",
+                shorten(address),
+                item.shown()
+            ));
         }
         for more in item.connections.iter().skip(1) {
-            lost.push(format!("the second network {more:?} of {}", item.shown()));
+            lost.push(format!(
+                "the second network {:?} of {}",
+                shorten(more),
+                item.shown()
+            ));
         }
         machine.nics.push(Nic {
             number,

@@ -109,7 +109,7 @@ fn everything() -> Machine {
             kind: "pipe".to_owned(),
             target: r"\\.\pipe\com".to_owned(),
         }],
-        annotation: "one\n  two & <three>\n\ttab".to_owned(),
+        annotation: " one\n  two & <three>\n\ttab\n".to_owned(),
         bios_uuid: Uuid::parse("564d1234-5678-9abc-def0-112233445566"),
         boot_order: vec![BootDevice::Cdrom, BootDevice::Disk, BootDevice::Network],
         cpu_share: Share {
@@ -162,6 +162,28 @@ fn a_machine_that_says_nothing_is_written_too() {
     assert_eq!(read.name, "machine");
     assert_eq!(read.hardware_version, Some(13));
     assert_eq!(read.guest_os.as_deref(), Some("other"));
+}
+
+#[test]
+fn a_network_with_blanks_around_its_name_is_found_again() {
+    let machine = Machine {
+        nics: vec![nic(
+            0,
+            "e1000",
+            Network::PortGroup(" LAN\t1 ".to_owned()),
+            None,
+        )],
+        ..Machine::default()
+    };
+    let text = write(&machine, &[]).unwrap();
+    let envelope = Envelope::parse(text.as_bytes()).unwrap();
+    let (read, _) = envelope.systems[0]
+        .machine(&envelope, &Choices::default())
+        .unwrap();
+    assert_eq!(
+        read.nics[0].network,
+        Network::PortGroup("LAN\t1".to_owned())
+    );
 }
 
 #[test]
