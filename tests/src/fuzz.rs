@@ -369,6 +369,10 @@ enum Verb {
     Relink,
 }
 
+/// Largest image whose content is compared, in bytes. It has room to grow to twice that.
+const MAX_COMPARED: u64 = 16 << 20;
+const GROWTH: u64 = 9 << 20;
+
 const VERBS: &[Verb] = &[
     Verb::Repair(Repair::Leaks),
     Verb::Repair(Repair::All),
@@ -383,7 +387,7 @@ impl Verb {
     fn run(self, format: &dyn DiskFormat, args: OpenArgs, size: u64) -> Result<()> {
         match self {
             Verb::Repair(what) => format.repair(args, what).map(|_| ()),
-            Verb::Grow => format.resize(args, size.saturating_add(9 << 20)),
+            Verb::Grow => format.resize(args, size.saturating_add(GROWTH)),
             Verb::Shrink => format.resize(args, (size / 1024 * 512).max(512)),
             Verb::Compact => {
                 let task = Task {
@@ -413,7 +417,9 @@ fn keep_up(format: &dyn DiskFormat, folder: &FaultFolder, verb: Verb) {
         Ok::<_, Error>((found.n_corruptions > 0).then_some(found.list))
     };
     let is_sound = matches!(damage(), Ok(None));
-    let before = is_sound.then(|| content(format, folder)).flatten();
+    let before = is_sound
+        .then(|| content(format, folder, MAX_COMPARED))
+        .flatten();
     let size = open(format, folder, Access::ReadOnly, false)
         .map_or(1 << 20, |image| image.info().virtual_size);
     let Ok(args) = args(folder, Access::ReadWrite, false) else {
@@ -428,7 +434,7 @@ fn keep_up(format: &dyn DiskFormat, folder: &FaultFolder, verb: Verb) {
         matches!(damage, Ok(None)),
         "{verb:?} damaged it: {damage:?}"
     );
-    let after = content(format, folder).expect("is read as before");
+    let after = content(format, folder, 2 * MAX_COMPARED).expect("is read as before");
     let both = before.len().min(after.len());
     assert!(
         before[..both] == after[..both],
@@ -436,12 +442,11 @@ fn keep_up(format: &dyn DiskFormat, folder: &FaultFolder, verb: Verb) {
     );
 }
 
-/// Returns the content of a small image that can be read as a whole.
-fn content(format: &dyn DiskFormat, folder: &FaultFolder) -> Option<Vec<u8>> {
-    const MAX: u64 = 16 << 20;
+/// Returns the content of an image of up to `max` bytes that can be read as a whole.
+fn content(format: &dyn DiskFormat, folder: &FaultFolder, max: u64) -> Option<Vec<u8>> {
     let image = open(format, folder, Access::ReadOnly, false).ok()?;
     let size = image.info().virtual_size;
-    let mut bytes = vec![0x55; usize::try_from(size).ok().filter(|_| size <= MAX)?];
+    let mut bytes = vec![0x55; usize::try_from(size).ok().filter(|_| size <= max)?];
     image.read_at(0, &mut bytes).ok()?;
     Some(bytes)
 }
