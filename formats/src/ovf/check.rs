@@ -1,12 +1,15 @@
 //! What an envelope must not contradict: ids that are there once, references that lead somewhere,
 //! hardware that is one machine's.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use hako_block::{Error, Result};
 
 use super::machine::{CPU, DISK, ETHERNET, MEMORY, host_disk, host_file};
 use super::{Envelope, Hardware, Item, Product, System};
+
+/// Longest chain of disks, as of any images.
+const MAX_CHAIN: usize = 32;
 
 /// Checks all that concerns more than one element.
 pub(super) fn envelope(envelope: &Envelope) -> Result<()> {
@@ -74,15 +77,16 @@ fn disks(envelope: &Envelope) -> Result<()> {
             ));
         }
     }
+    let parents: HashMap<&str, &str> = envelope
+        .disks
+        .iter()
+        .filter_map(|disk| Some((disk.id.as_str(), disk.parent.as_deref()?)))
+        .collect();
     for disk in &envelope.disks {
-        let mut parent = disk.parent.as_deref();
-        let mut seen = HashSet::from([disk.id.as_str()]);
-        while let Some(id) = parent {
-            if !seen.insert(id) {
-                let what = format!("the disk {:?} is its own parent", disk.id);
-                return Err(Error::corrupt("DiskSection", what));
-            }
-            parent = envelope.disk(id).and_then(|disk| disk.parent.as_deref());
+        let chain = std::iter::successors(Some(disk.id.as_str()), |id| parents.get(id).copied());
+        if chain.take(MAX_CHAIN + 1).count() > MAX_CHAIN {
+            let what = format!("the disk {:?} has more than {MAX_CHAIN} parents", disk.id);
+            return Err(Error::corrupt("DiskSection", what));
         }
     }
     Ok(())

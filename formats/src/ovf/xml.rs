@@ -5,7 +5,7 @@ use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
 use hako_block::{Error, Result};
 use quick_xml::Reader;
 use quick_xml::errors::Error as XmlError;
-use quick_xml::escape::unescape;
+use quick_xml::escape::{resolve_predefined_entity, unescape};
 use quick_xml::events::{BytesStart, Event};
 
 use super::names::Space;
@@ -13,8 +13,8 @@ use crate::xml_text::is_xml_char;
 
 /// Longest text, in bytes. The largest appliances' envelopes have some hundred KiB.
 pub const MAX_BYTES: usize = 16 << 20;
-/// Most elements in a text.
-const MAX_ELEMENTS: usize = 200_000;
+/// Most elements in a text; VMware's largest appliances have some thousands.
+const MAX_ELEMENTS: usize = 50_000;
 /// Deepest nesting. OVF itself needs seven, and one more for each collection in a collection.
 const MAX_DEPTH: usize = 64;
 /// Most attributes of an element, and most prefixes bound at a time.
@@ -216,10 +216,10 @@ impl<'t> Builder<'t> {
                 Event::End(_) => self.end(),
                 Event::Text(text) => self.characters(&text, line)?,
                 Event::CData(text) => self.characters(&text, line)?,
-                Event::GeneralRef(name) => {
-                    let text = resolve(&format!("&{};", &*name), line)?;
-                    self.characters(&text, line)?;
-                }
+                Event::GeneralRef(name) => match resolve_predefined_entity(&name) {
+                    Some(text) => self.characters(text, line)?,
+                    None => self.characters(&resolve(&format!("&{};", &*name), line)?, line)?,
+                },
                 Event::DocType(_) => return Err(no_dtd(line)),
                 Event::Decl(_) | Event::PI(_) | Event::Comment(_) => {}
                 Event::Eof => break,

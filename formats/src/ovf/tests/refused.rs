@@ -59,7 +59,7 @@ fn references_and_disks_must_be_whole() {
         ),
         (
             disk(r#"ovf:diskId="d" ovf:capacity="1" ovf:parentRef="d""#),
-            "is its own parent",
+            "has more than 32 parents",
         ),
     ] {
         let error = refusal(&envelope(&before, ""));
