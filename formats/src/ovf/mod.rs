@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use crate::oddities::Oddities;
 
 pub use manifest::{Manifest, ManifestEntry};
-pub use write::{STREAM_OPTIMIZED, WrittenDisk, not_written, write};
+pub use write::{STREAM_OPTIMIZED, WrittenDisk, WrittenFile, not_written, write, write_with_nvram};
 pub use xml::MAX_BYTES;
 #[cfg(test)]
 pub(crate) use xml::parse as check_well_formed;

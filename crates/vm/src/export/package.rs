@@ -20,13 +20,15 @@ use hako_pipeline::{CopyOptions, copy, sha256};
 use super::description::{contents_comment, portable_stem};
 use super::verify::verify_package;
 use super::{ExportReport, ExportRequest, ExportedDisk};
-use crate::import::{Content, Incoming, Package, Text};
+use crate::import::{Content, Incoming, Package, Text, UsedBy};
 use crate::{Held, Vm};
 
 /// The export of a machine as a package.
 pub(super) struct Job<'a> {
     machine: Machine,
     disks: Vec<Disk>,
+    /// The firmware's settings, small enough to be held.
+    nvram: Option<Vec<u8>>,
     stem: String,
     request: &'a ExportRequest,
     copy: CopyOptions<'a>,
@@ -87,11 +89,15 @@ impl<'a> Job<'a> {
             });
         }
         let mut warnings = Vec::new();
+        let mut nvram = None;
         for file in &incoming.files {
-            warnings.push(format!(
-                "{} is not packed: an OVF has no place for it",
-                file.name
-            ));
+            match file.used_by {
+                UsedBy::Key("nvram") => nvram = Some(read_nvram(&*file.opened.storage)?),
+                _ => warnings.push(format!(
+                    "{} is not packed: an OVF has no place for it",
+                    file.name
+                )),
+            }
         }
         describe_drives(&mut machine, &disks, &mut warnings);
         let lost = ovf::not_written(&machine).into_iter();
@@ -99,6 +105,7 @@ impl<'a> Job<'a> {
         Ok(Self {
             machine,
             disks,
+            nvram,
             stem,
             request,
             copy,
@@ -124,6 +131,9 @@ impl<'a> Job<'a> {
             None => None,
         };
         let mut written = Vec::new();
+        if let Some(nvram) = &self.nvram {
+            writer.put(&self.nvram_name(), nvram)?;
+        }
         for disk in &self.disks {
             let member = writer.begin(&disk.href, None)?;
             let data_bytes = self.copy_disk(disk, member, "copy", &self.copy)?;
@@ -178,6 +188,9 @@ impl<'a> Job<'a> {
         if let Some(lines) = self.manifest(&text, &written) {
             writer.put(&self.manifest_name(), lines.as_bytes())?;
         }
+        if let Some(nvram) = &self.nvram {
+            writer.put(&self.nvram_name(), nvram)?;
+        }
         for (disk, written) in self.disks.iter().zip(&written) {
             let member = writer.begin(&disk.href, Some(written.recorded.size))?;
             self.copy_disk(disk, member, "copy", &self.copy)?;
@@ -212,6 +225,9 @@ impl<'a> Job<'a> {
                 recorded: recorder.recorded(),
                 data_bytes,
             });
+        }
+        if let Some(nvram) = &self.nvram {
+            replace_file(&tree.path().join(self.nvram_name()), nvram)?;
         }
         let text = self.description(&written, &contents)?.into_bytes();
         if let Some(lines) = self.manifest(&text, &written) {
@@ -278,6 +294,10 @@ impl<'a> Job<'a> {
         format!("{}.ovf", self.stem)
     }
 
+    fn nvram_name(&self) -> String {
+        format!("{}.nvram", self.stem)
+    }
+
     fn manifest_name(&self) -> String {
         format!("{}.mf", self.stem)
     }
@@ -310,7 +330,11 @@ impl<'a> Job<'a> {
                 populated_bytes: Some(written.data_bytes),
             });
         let disks: Vec<_> = disks.collect();
-        let mut text = ovf::write(&self.machine, &disks)?;
+        let nvram = self.nvram.as_ref().map(|bytes| ovf::WrittenFile {
+            href: self.nvram_name(),
+            size: bytes.len() as u64,
+        });
+        let mut text = ovf::write_with_nvram(&self.machine, &disks, nvram.as_ref())?;
         if !text.ends_with('\n') {
             text.push('\n');
         }
@@ -327,6 +351,9 @@ impl<'a> Job<'a> {
             digest,
         };
         let mut entries = vec![entry(&self.ovf_name(), digest(algorithm, description))];
+        if let Some(nvram) = &self.nvram {
+            entries.push(entry(&self.nvram_name(), digest(algorithm, nvram)));
+        }
         for (disk, written) in self.disks.iter().zip(written) {
             entries.push(entry(&disk.href, written.recorded.digest.clone()?));
         }
@@ -361,6 +388,21 @@ impl<'a> Job<'a> {
             warnings: self.warnings.clone(),
         }
     }
+}
+
+/// Reads the firmware's settings; VMware's are 8 KiB to 270 KiB.
+fn read_nvram(storage: &dyn Storage) -> Result<Vec<u8>> {
+    const MAX_BYTES: u64 = 16 << 20;
+    let len = storage.len_bytes()?;
+    if len > MAX_BYTES {
+        return Err(
+            Error::unsupported(format!("has {len} bytes: no NVRAM has so many"))
+                .in_file(storage.name()),
+        );
+    }
+    let mut bytes = vec![0; len as usize];
+    storage.read_at(0, &mut bytes)?;
+    Ok(bytes)
 }
 
 /// Gives disks their ids, takes CDs out of their drives, and says what gets lost.

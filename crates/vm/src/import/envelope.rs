@@ -87,6 +87,21 @@ pub(super) fn incoming(mut package: Package, choices: &PackageChoices) -> Result
             _ => {}
         }
     }
+    if let Some(file) = system.nvram(&envelope) {
+        let stored = package.open(file)?;
+        if stored.is_packed {
+            incoming
+                .warnings
+                .push(format!("{} is packed: not taken over", file.href));
+        } else {
+            incoming.files.push(NewFile {
+                name: last_part(&stored.opened.name),
+                opened: stored.opened,
+                checks: stored.checks,
+                used_by: UsedBy::Key("nvram"),
+            });
+        }
+    }
     incoming.text = Text::Machine(Box::new(machine));
     incoming.warnings.append(&mut package.warnings);
     Ok(incoming)

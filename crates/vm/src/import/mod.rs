@@ -29,7 +29,7 @@ use hako_pipeline::CopyOptions;
 pub use envelope::PackageChoices;
 pub(crate) use envelope::open as open_image;
 pub(crate) use folder::{Extent, incoming_of};
-pub(crate) use incoming::{Content, Incoming, Text};
+pub(crate) use incoming::{Content, Incoming, Text, UsedBy};
 pub use list::{ListedDisk, ListedSystem, Listing};
 pub(crate) use package::Package;
 pub(crate) use write::{Manner, write_files};

@@ -250,6 +250,30 @@ fn a_chain_is_flattened_and_the_source_stays() {
 }
 
 #[test]
+fn what_the_firmware_keeps_goes_along() {
+    let world = World::new();
+    let vm = world.machine("web", &[&content(1, MIB)]);
+    std::fs::write(vm.folder().join("web.nvram"), b"boot entries").unwrap();
+    let ova = world.ova(&vm, "web.ova");
+    let piped = world.path("piped.ova");
+    let pipe = File::create_new(&piped).unwrap();
+    let target = ExportTarget::Pipe(Box::new(pipe));
+    world.export(&vm, target, &world.request()).unwrap();
+    let folder = world.path("ovf");
+    world
+        .export(&vm, ExportTarget::Ovf(folder.clone()), &world.request())
+        .unwrap();
+    for (name, path) in [("a", &ova), ("b", &piped), ("c", &folder)] {
+        let report = world.import(path, name).unwrap();
+        assert_eq!(report.warnings, [""; 0], "{name}");
+        let kept = std::fs::read(report.vmx.with_extension("nvram")).unwrap();
+        assert_eq!(kept, b"boot entries", "{name}");
+        let vmx = Vm::at(&report.vmx, &[]).unwrap().vmx;
+        assert_eq!(vmx.nvram(), Some(format!("{name}.nvram")));
+    }
+}
+
+#[test]
 fn a_libvirt_folder_has_xml_and_qcow2() {
     let world = World::new();
     let vm = machine(&world, "web");

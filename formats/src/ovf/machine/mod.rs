@@ -12,7 +12,7 @@ use super::guest;
 use super::readable;
 use super::units::{self, Base};
 use super::xml::shorten;
-use super::{Capacity, Choices, Disk, Envelope, Hardware, Item, Property, System};
+use super::{Capacity, Choices, Disk, Envelope, File, Hardware, Item, Property, System};
 use crate::machine::{BootDevice, Cpu, Firmware, Machine, SerialPort, Share, Weight};
 
 // CIM_ResourceAllocationSettingData.ResourceType.
@@ -170,6 +170,14 @@ impl System {
     }
 
     /// Returns the hardware for VMware's products, or else the first.
+    /// Returns the file with the memory that the firmware keeps its settings in, if the package has
+    /// it (VMware's line `nvram`).
+    pub fn nvram<'a>(&self, envelope: &'a Envelope) -> Option<&'a File> {
+        let mut lines = self.best_hardware()?.extra_config.iter();
+        let (_, value) = lines.find(|(key, _)| key.eq_ignore_ascii_case("nvram"))?;
+        envelope.file(host_file(value)?)
+    }
+
     fn best_hardware(&self) -> Option<&Hardware> {
         let best = self
             .hardware
@@ -419,6 +427,8 @@ fn settings(hardware: &Hardware, machine: &mut Machine, lost: &mut Vec<String>) 
                 machine.boot_order = boot_devices(value);
             }
             "uuid" | "uuid.bios" => machine.bios_uuid = Uuid::parse(value),
+            // A file: System::nvram says which.
+            "nvram" if host_file(value).is_some() => {}
             _ => others.push(shorten(key)),
         }
     }

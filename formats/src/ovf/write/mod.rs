@@ -37,20 +37,41 @@ pub struct WrittenDisk {
     pub populated_bytes: Option<u64>,
 }
 
+/// A further file that is written beside the envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenFile {
+    /// The file's name, relative to the envelope.
+    pub href: String,
+    /// The file's length in bytes.
+    pub size: u64,
+}
+
 /// Returns the envelope of `machine`, whose drives name `disks` by their ids. It ends in a line
 /// break; blanks and comments may follow. What [`not_written`] lists is left out. Errors:
 /// [`hako_block::ErrorKind::Invalid`] for a drive whose disk is not among them, or an id that is
 /// there twice.
 pub fn write(machine: &Machine, disks: &[WrittenDisk]) -> Result<String> {
+    write_with_nvram(machine, disks, None)
+}
+
+/// The same, with the memory that the firmware keeps its settings in, as VMware's products name it.
+pub fn write_with_nvram(
+    machine: &Machine,
+    disks: &[WrittenDisk],
+    nvram: Option<&WrittenFile>,
+) -> Result<String> {
     check(machine, disks)?;
     let mut xml = XmlText::new();
     xml.open("Envelope", &NAMESPACES);
-    references(&mut xml, disks);
+    references(&mut xml, disks, nvram);
     disk_section(&mut xml, disks);
     network_section(&mut xml, machine);
-    virtual_system(&mut xml, machine);
+    virtual_system(&mut xml, machine, nvram.is_some());
     Ok(xml.finish())
 }
+
+/// What the envelope calls the firmware's memory.
+const NVRAM_ID: &str = "file-nvram";
 
 /// Returns what of a machine an envelope has no place for, for people.
 pub fn not_written(machine: &Machine) -> Vec<String> {
@@ -128,12 +149,21 @@ const NAMESPACES: [(&str, &str); 7] = [
     ("xmlns:xsi", "http://www.w3.org/2001/XMLSchema-instance"),
 ];
 
-fn references(xml: &mut XmlText, disks: &[WrittenDisk]) {
+fn references(xml: &mut XmlText, disks: &[WrittenDisk], nvram: Option<&WrittenFile>) {
     xml.open("References", &[]);
     for disk in disks {
         let (id, size) = (file_id(disk), disk.size.map(|size| size.to_string()));
         let mut attributes = vec![("ovf:href", disk.href.as_str()), ("ovf:id", &id)];
         attributes.extend(size.as_deref().map(|size| ("ovf:size", size)));
+        xml.empty("File", &attributes);
+    }
+    if let Some(file) = nvram {
+        let size = file.size.to_string();
+        let attributes = [
+            ("ovf:href", file.href.as_str()),
+            ("ovf:id", NVRAM_ID),
+            ("ovf:size", &size),
+        ];
         xml.empty("File", &attributes);
     }
     xml.close();
@@ -198,7 +228,7 @@ fn network_name(network: &Network) -> &str {
     }
 }
 
-fn virtual_system(xml: &mut XmlText, machine: &Machine) {
+fn virtual_system(xml: &mut XmlText, machine: &Machine, has_nvram: bool) {
     let name = match machine.name.trim() {
         "" => "machine",
         _ => &machine.name,
@@ -207,7 +237,7 @@ fn virtual_system(xml: &mut XmlText, machine: &Machine) {
     xml.leaf("Info", &[], "A virtual machine");
     xml.leaf("Name", &[], name);
     operating_system(xml, machine);
-    hardware(xml, machine, name);
+    hardware(xml, machine, name, has_nvram);
     if !machine.annotation.is_empty() {
         xml.open("AnnotationSection", &[("ovf:required", "false")]);
         xml.leaf("Info", &[], "A note");
@@ -232,7 +262,7 @@ fn operating_system(xml: &mut XmlText, machine: &Machine) {
     xml.close();
 }
 
-fn hardware(xml: &mut XmlText, machine: &Machine, name: &str) {
+fn hardware(xml: &mut XmlText, machine: &Machine, name: &str, has_nvram: bool) {
     let version = machine.hardware_version.unwrap_or(USUAL_VERSION);
     xml.open("VirtualHardwareSection", &[]);
     xml.leaf("Info", &[], "Virtual hardware");
@@ -259,6 +289,10 @@ fn hardware(xml: &mut XmlText, machine: &Machine, name: &str) {
             BOOT_ORDER,
             &names.collect::<Vec<_>>().join(","),
         );
+    }
+    if has_nvram {
+        let value = format!("ovf:/file/{NVRAM_ID}");
+        setting(xml, "vmw:ExtraConfig", "nvram", &value);
     }
     xml.close();
 }
