@@ -487,10 +487,12 @@ fn running_or_suspended_machine_is_shown_and_not_changed() {
         .args([&socket, &vms.path("web/web.vmdk")])
         .spawn()
         .expect("qemu-nbd (of qemu-utils) is needed");
-    while !socket.exists() {
+    // It listens before it opens the disk.
+    let start = std::time::Instant::now();
+    while vms.state("web") != "running" {
+        assert!(start.elapsed().as_secs() < 60, "QEMU has its disk open");
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
-    assert_eq!(vms.state("web"), "running", "QEMU has its disk open");
     refused(&vms);
     qemu.kill().unwrap();
     qemu.wait().unwrap();

@@ -95,6 +95,9 @@ fn network(name: &str) -> Network {
     }
 }
 
+/// Keys with their values.
+type Keys<'a> = Vec<(&'a str, &'a str)>;
+
 const DISK_KEYS: [&str; 7] = [
     "bus",
     "node",
@@ -115,7 +118,7 @@ const IMAGE_KEYS: [&str; 8] = [
     "file",
 ];
 
-fn image<'a>(text: &'a str) -> Result<(ImageFile, Vec<(&'a str, &'a str)>), String> {
+fn image(text: &str) -> Result<(ImageFile, Keys<'_>), String> {
     let (path, keys) = split(text, &IMAGE_KEYS)?;
     let from = keys.iter().find(|(key, _)| *key == "from");
     let image = ImageFile {
@@ -150,8 +153,8 @@ fn disk(content: DiskContent, keys: &[(&str, &str)]) -> Result<NewDisk, String> 
 }
 
 /// Splits the keys off the end: what comes first may have commas in it, if it is a path.
-fn split<'a>(text: &'a str, known: &[&str]) -> Result<(&'a str, Vec<(&'a str, &'a str)>), String> {
-    let mut keys: Vec<(&str, &str)> = Vec::new();
+fn split<'a>(text: &'a str, known: &[&str]) -> Result<(&'a str, Keys<'a>), String> {
+    let mut keys: Keys<'_> = Vec::new();
     let mut rest = text;
     while let Some((before, part)) = rest.rsplit_once(',') {
         let Some((key, value)) = part.split_once('=').filter(|(key, _)| known.contains(key)) else {

@@ -20,6 +20,7 @@ mod home;
 mod import;
 mod inventory;
 mod list;
+mod references;
 mod rename;
 mod seed;
 mod set;

@@ -22,6 +22,7 @@ use hako_formats::OpenOptions;
 use hako_formats::dictionary::Dictionary;
 
 use crate::check::check_name;
+use crate::references::{references, vmxf_of};
 use crate::users::{file_id, other_user};
 use crate::vm::read_text;
 use crate::{Entry, Home, Inventory, Vm};
@@ -336,9 +337,7 @@ impl Renaming {
     /// Writes the .vmxf, an XML that names the .vmx in an element of its own.
     fn write_vmxf(&self, old: &Path, new: &Path) -> Result<()> {
         let bytes = read_text(old)?.unwrap_or_default();
-        let element = |stem: &str| format!(">{}.vmx<", xml_text(stem)).into_bytes();
-        let text = replaced(&bytes, &element(&self.old_stem), &element(&self.name));
-        replace_file(new, &text)
+        replace_file(new, &vmxf_of(&bytes, &self.old_stem, &self.name))
     }
 
     /// Writes the new .vmx, which is the machine's from then on.
@@ -446,34 +445,6 @@ fn tell_of(vm: &mut Vm, map: &BTreeMap<String, String>) -> Result<()> {
     vm.save()
 }
 
-/// Returns the keys whose value is a file in `folder`, by a plain name or an absolute path, that
-/// has a new name; with that. What is absolute becomes relative, for the folder may get another
-/// name, too.
-fn references(
-    dictionary: &Dictionary,
-    folder: &Path,
-    new_name: &dyn Fn(&str) -> Option<String>,
-) -> Vec<(String, String)> {
-    const FOR_PEOPLE: [&str; 3] = ["displayname", "annotation", "guestos"];
-    let mut changes = Vec::new();
-    for (key, value) in dictionary.entries() {
-        let lower = key.to_ascii_lowercase();
-        if FOR_PEOPLE.contains(&lower.as_str()) || lower.starts_with("guestinfo.") {
-            continue;
-        }
-        let inside = Path::new(&value).strip_prefix(folder).ok();
-        let name = match inside.and_then(Path::to_str) {
-            Some(inside) => inside,
-            None => value.strip_prefix("./").unwrap_or(&value),
-        };
-        let renamed = new_name(name).or_else(|| inside.map(|_| name.to_owned()));
-        if let Some(renamed) = renamed.filter(|renamed| *renamed != value) {
-            changes.push((key.to_owned(), renamed));
-        }
-    }
-    changes
-}
-
 /// Gives a file a second name; on a file system without hard links, another name.
 fn link(from: &Path, to: &Path) -> Result<()> {
     match std::fs::hard_link(from, to) {
@@ -487,30 +458,4 @@ fn link(from: &Path, to: &Path) -> Result<()> {
             std::fs::rename(from, to).map_err(|error| Error::io("rename", error).in_file(from))
         }
     }
-}
-
-/// Returns text as XML has it between tags.
-fn xml_text(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-}
-
-/// Returns bytes in which every `old` is a `new`.
-fn replaced(bytes: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut rest = bytes;
-    while let Some((first, after)) = rest.split_first() {
-        match rest.strip_prefix(old) {
-            Some(after) => {
-                out.extend_from_slice(new);
-                rest = after;
-            }
-            None => {
-                out.push(*first);
-                rest = after;
-            }
-        }
-    }
-    out
 }
