@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hako_block::{Error, Result};
 
-use super::machine::{DISK, LOGICAL_DISK};
+use super::machine::{DISK, LOGICAL_DISK, STORAGE_EXTENT};
 use super::names::Space;
 use super::units::{self, Base};
 use super::xml::{self, Element};
@@ -292,7 +292,7 @@ fn read_disk(element: &Element, envelope: &Envelope) -> Result<Disk> {
 /// An item may say the size of an empty disk instead of naming one of DiskSection (DSP0243, 8.3):
 /// it gets a disk there.
 fn empty_disk(item: &mut Item, disks: &mut Vec<Disk>) -> Result<()> {
-    let is_disk = matches!(item.resource_type, DISK | LOGICAL_DISK);
+    let is_disk = matches!(item.resource_type, DISK | STORAGE_EXTENT | LOGICAL_DISK);
     let (Some(quantity), true, true) = (item.quantity, is_disk, item.host_resources.is_empty())
     else {
         return Ok(());

@@ -4,7 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use hako_block::{Error, Result};
 
-use super::{CD, DISK, DVD, IDE, LOGICAL_DISK, OTHER_STORAGE, SCSI, host_disk, host_file};
+use super::{
+    CD, DISK, DVD, IDE, LOGICAL_DISK, OTHER_STORAGE, SCSI, STORAGE_EXTENT, host_disk, host_file,
+};
 use crate::machine::{Bus, Controller, DiskMedium, DiskMode, Drive, Machine, Medium, Node};
 use crate::ovf::{Envelope, Item};
 
@@ -213,27 +215,27 @@ impl<'a> Places<'a> {
             }
             None => {}
         }
-        let order = match medium {
-            Medium::Disk(_) => [Bus::Scsi, Bus::Sata, Bus::Nvme, Bus::Ide],
-            _ => [Bus::Ide, Bus::Sata, Bus::Scsi, Bus::Nvme],
+        let (usual, order): (Bus, &[Bus]) = match medium {
+            Medium::Disk(_) => (Bus::Scsi, &[Bus::Scsi, Bus::Sata, Bus::Nvme, Bus::Ide]),
+            _ => (Bus::Ide, &[Bus::Ide, Bus::Sata]),
         };
         let of_bus = |bus: &Bus| self.controllers.iter().find(|other| other.bus == *bus);
         if let Some(found) = order.iter().find_map(of_bus) {
             return Ok((found.bus, found.number));
         }
         self.controllers.push(Controller {
-            bus: order[0],
+            bus: usual,
             number: 0,
             model: None,
         });
-        Ok((order[0], 0))
+        Ok((usual, 0))
     }
 }
 
 /// Returns what is in a drive; none for what is no drive.
 fn medium(envelope: &Envelope, item: &Item, lost: &mut Vec<String>) -> Result<Option<Medium>> {
     Ok(match item.resource_type {
-        DISK | LOGICAL_DISK => disk(envelope, item, lost)?,
+        DISK | STORAGE_EXTENT | LOGICAL_DISK => disk(envelope, item, lost)?,
         CD | DVD => Some(cd(item)),
         _ => None,
     })

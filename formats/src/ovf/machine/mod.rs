@@ -30,6 +30,8 @@ pub(super) const SERIAL: u16 = 21;
 const PARALLEL: u16 = 22;
 const USB: u16 = 23;
 const GRAPHICS: u16 = 24;
+/// What XenServer calls a disk.
+pub(super) const STORAGE_EXTENT: u16 = 19;
 pub(super) const LOGICAL_DISK: u16 = 31;
 const SOUND: u16 = 35;
 
@@ -201,7 +203,8 @@ impl System {
             if !machine.boot_order.contains(&device) {
                 machine.boot_order.push(device);
             }
-            let kind = |item: &&&Item| matches!(item.resource_type, DISK | LOGICAL_DISK);
+            let kind =
+                |item: &&&Item| matches!(item.resource_type, DISK | STORAGE_EXTENT | LOGICAL_DISK);
             let first = items.iter().find(kind).map(|item| item.id.as_str());
             if device == BootDevice::Disk && first.is_some_and(|first| first != entry.item) {
                 lost.push(format!(
@@ -385,7 +388,8 @@ fn other_parts(items: &[&Item], machine: &mut Machine, lost: &mut Vec<String>) {
     for item in items {
         match item.resource_type {
             SERIAL => serial_port(item, machine, lost),
-            CPU | MEMORY | IDE | SCSI | ETHERNET | CD | DVD | DISK | LOGICAL_DISK => {}
+            CPU | MEMORY | IDE | SCSI | ETHERNET | CD | DVD | DISK | STORAGE_EXTENT
+            | LOGICAL_DISK => {}
             OTHER_STORAGE if drives::is_controller(item) => {}
             _ => lost.push(item.shown()),
         }
@@ -466,7 +470,7 @@ impl Item {
             ETHERNET => "network card",
             FLOPPY => "floppy drive",
             CD | DVD => "CD drive",
-            DISK | LOGICAL_DISK => "disk",
+            DISK | STORAGE_EXTENT | LOGICAL_DISK => "disk",
             SERIAL => "serial port",
             PARALLEL => "parallel port",
             USB => "USB controller",

@@ -463,3 +463,17 @@ fn ovirts_dialect_is_read() {
     let bytes = envelope.capacity_bytes(disk, &envelope.systems[0], &Choices::default());
     assert_eq!(bytes.unwrap(), 10 << 30);
 }
+
+#[test]
+fn xenservers_disks_without_controllers_are_read() {
+    let parts = |unit| {
+        format!("<AddressOnParent>{unit}</AddressOnParent><HostResource>/disk/d</HostResource>")
+    };
+    let items = [
+        item(1, 19, &parts(0)),
+        item(2, 19, &parts(1)),
+        item(3, 15, ""),
+    ];
+    let text = envelope(DISKS, &items.concat()).replace("vmx-13", "hvm-3.0-unknown");
+    assert_eq!(nodes(&text), ["ide0:0", "scsi0:0", "scsi0:1"]);
+}
