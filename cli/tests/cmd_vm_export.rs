@@ -157,6 +157,32 @@ fn folders_are_made_for_other_products() {
 }
 
 #[test]
+fn what_lies_beside_a_machine_in_its_drives_goes_along_into_folders() {
+    let vms = Vms::new();
+    vms.0.write("user-data", b"#cloud-config\n");
+    vms.done(&["vm", "create", "own", "--cloud-init", "user-data"]);
+    let seed = vms.0.read("home/vms/own/own-seed.iso");
+    for product in ["workstation", "esxi", "libvirt"] {
+        vms.done(&["vm", "export", "own", product, "--for", product]);
+        assert!(vms.0.read(&format!("{product}/own-seed.iso")) == seed);
+    }
+    let xml = String::from_utf8(vms.0.read("libvirt/own.xml")).unwrap();
+    let absolute = vms.0.path("libvirt/own-seed.iso");
+    assert!(xml.contains(absolute.to_str().unwrap()), "{xml}");
+}
+
+#[test]
+fn what_is_in_the_way_of_an_import_is_told_with_the_way_around() {
+    let vms = Vms::new();
+    vms.done(&["vm", "export", "web", "web.ova"]);
+    vms.fails(&["vm", "import", "web.ova"], 1, "--name NAME");
+    // A gzip of nothing: what is in it is not looked at.
+    let packed = [&b"\x1f\x8b\x08"[..], &[0; 600]].concat();
+    vms.0.write("web.ova.gz", &packed);
+    vms.fails(&["vm", "import", "web.ova.gz"], 1, "gunzip");
+}
+
+#[test]
 fn a_damaged_ova_is_refused_with_4_and_leaves_nothing() {
     let vms = Vms::new();
     vms.done(&["vm", "export", "web", "web.ova"]);

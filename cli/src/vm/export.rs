@@ -38,7 +38,8 @@ Exit status:
 /// Export a machine as an OVA, an OVF, or a folder for another product
 ///
 /// A TARGET that ends in .ova, or -, becomes an OVA; any other a new folder with an .ovf and its
-/// disks, or what --for says. Chains of disks are flattened; images in CD drives are left behind.
+/// disks, or what --for says. Chains of disks are flattened. Images in CD drives go along into a folder of
+/// --for, if they are in the machine's own; an OVA or OVF leaves them behind.
 /// What is written appears under its name only when it is whole. Into a pipe the disks are
 /// compressed twice: a tar needs their sizes first.
 #[derive(Debug, Args)]

@@ -10,7 +10,7 @@ mod record;
 mod write;
 
 pub use members::Member;
-pub use read::{NothingBeside, Ova, looks_like_tar};
+pub use read::{NothingBeside, Ova, is_wrapped, looks_like_tar};
 pub use record::{Recorded, Recorder};
 pub use write::{OvaWriter, Place};
 

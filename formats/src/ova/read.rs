@@ -43,6 +43,11 @@ pub fn looks_like_tar(head: &[u8]) -> bool {
         .is_some_and(|block| block[0] != 0 && sum_is_right(block))
 }
 
+/// Returns whether a file that begins with `head` is packed by a program that packs any file.
+pub fn is_wrapped(head: &[u8]) -> bool {
+    WRAPPINGS.iter().any(|(magic, ..)| head.starts_with(magic))
+}
+
 impl Ova {
     /// Finds the members. Errors: what is no tar or a damaged one; anything in it but regular
     /// files and folders; a name twice, or one that leads out; not exactly one `.ovf`.

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use hako_block::gate::replace_file;
 use hako_block::{Result, StagedTree};
-use hako_formats::machine::{Machine, Medium};
+use hako_formats::machine::{DiskMedium, Machine, Medium};
 use hako_formats::{CreateOptions, format_named, libvirt};
 use hako_pipeline::CopyOptions;
 
 use super::{ExportReport, ExportedDisk, Product};
 use crate::Vm;
-use crate::import::{ImportedDisk, Incoming, Manner, write_files};
+use crate::import::{ImportedDisk, Incoming, Manner, NewFile, UsedBy, write_files};
 use crate::vm::absolute;
 
 /// Writes a folder with a .vmx.
@@ -64,7 +64,8 @@ pub(super) fn to_libvirt(
         copy,
     };
     // VMware's NVRAM and team files mean nothing to QEMU.
-    incoming.files.clear();
+    let is_of_drive = |file: &NewFile| matches!(file.used_by, UsedBy::Drive(_));
+    incoming.files.retain(is_of_drive);
     let stem = vm.stem();
     let written = write_files(incoming, &stem, &tree, &manner)?;
     let mut machine = written.machine(&vm.name(), manner.format);
@@ -74,11 +75,12 @@ pub(super) fn to_libvirt(
     finish(tree, written.disks, verify, warnings, copy)
 }
 
-/// Libvirt wants its disks' files from the root on.
+/// Libvirt wants its drives' files from the root on.
 fn absolute_files(machine: &mut Machine, folder: &Path) {
     for drive in &mut machine.drives {
-        if let Medium::Disk(disk) = &mut drive.medium {
-            disk.file = folder.join(&disk.file).to_string_lossy().into_owned();
+        if let Medium::Disk(DiskMedium { file, .. }) | Medium::CdImage { file } = &mut drive.medium
+        {
+            *file = folder.join(&*file).to_string_lossy().into_owned();
         }
     }
 }

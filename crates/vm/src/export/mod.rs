@@ -113,7 +113,8 @@ pub fn export(
 ) -> Result<ExportReport> {
     let extent = Extent {
         snapshot: request.snapshot.as_deref(),
-        with_cds: false,
+        // A package has no place for them; other products find them in the folder.
+        with_cds: matches!(target, ExportTarget::Vmx { .. } | ExportTarget::Libvirt(_)),
     };
     let mut incoming = incoming_of(vm, extent, &request.open)?;
     let mut warnings = std::mem::take(&mut incoming.warnings);

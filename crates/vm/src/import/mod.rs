@@ -22,14 +22,14 @@ use hako_block::{
 };
 use hako_disk::spool;
 use hako_formats::machine::Node;
-use hako_formats::ova::{Ova, looks_like_tar};
+use hako_formats::ova::{Ova, is_wrapped, looks_like_tar};
 use hako_formats::{CreateOptions, DiskFormat, OpenOptions};
 use hako_pipeline::CopyOptions;
 
 pub use envelope::PackageChoices;
 pub(crate) use envelope::open as open_image;
 pub(crate) use folder::{Extent, incoming_of};
-pub(crate) use incoming::{Content, Incoming, Text, UsedBy};
+pub(crate) use incoming::{Content, Incoming, NewFile, Text, UsedBy};
 pub use list::{ListedDisk, ListedSystem, Listing};
 pub(crate) use package::Package;
 pub(crate) use write::{Manner, write_files};
@@ -128,14 +128,17 @@ pub fn import(
         Found::Disk(path) => bare::incoming(&path, request.guest_os.as_deref(), &request.open)?,
     };
     let name = request.name.unwrap_or_else(|| name_of(&incoming, own_name));
-    check_name(&name).map_err(|error| error.hint("give it another name: --name NAME"))?;
+    let rename = |error: Error| error.hint("give it another name: --name NAME");
+    check_name(&name).map_err(rename)?;
     let target = match request.to {
         Some(target) => target,
         None => new_folder(home, &name)?,
     };
     let target = absolute(&target)?;
     let vmx = target.join(format!("{name}.vmx"));
-    Inventory::read(home)?.refuse_taken(&name, &vmx)?;
+    Inventory::read(home)?
+        .refuse_taken(&name, &vmx)
+        .map_err(rename)?;
     let tree = StagedTree::new(&target)?;
     let manner = Manner {
         format: request.format,
@@ -230,7 +233,7 @@ fn find(
         return Ok(Found::Vmx(path));
     } else if is("ovf") {
         Package::of_file(&path, &open.rules, cancel)?
-    } else if is("ova") || (!is_raw(&path) && is_tar(&path)?) {
+    } else if is("ova") || (!is_raw(&path) && is_package(&path)?) {
         let storage = FileStorage::open(&path, Access::ReadOnly, lock(open))?;
         Package::of_tar(Ova::open(Arc::new(storage))?, cancel)?
     } else {
@@ -264,7 +267,8 @@ fn is_raw(path: &Path) -> bool {
     matches!(extension.as_deref(), Some("raw" | "img" | "dd"))
 }
 
-fn is_tar(path: &Path) -> Result<bool> {
+/// Returns whether a file is a tar, or was one before it was packed: that is refused with a hint.
+fn is_package(path: &Path) -> Result<bool> {
     let is_file = std::fs::metadata(path)
         .map_err(|error| Error::io("open", error).in_file(path))?
         .is_file();
@@ -277,7 +281,7 @@ fn is_tar(path: &Path) -> Result<bool> {
         return Ok(false);
     }
     storage.read_at(0, &mut head)?;
-    Ok(looks_like_tar(&head))
+    Ok(looks_like_tar(&head) || is_wrapped(&head))
 }
 
 /// Returns the name that a machine has, or that its file suggests.
