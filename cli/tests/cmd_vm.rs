@@ -254,6 +254,17 @@ fn kernel_is_copied_and_recorded() {
 }
 
 #[test]
+fn sockets_stay_as_large_as_they_are_where_that_is_possible() {
+    let vms = Vms::new();
+    vms.done(&["create", "web", "--cpus", "4,2"]);
+    for (cpus, cores_per_socket) in [("8", 2), ("3", 1), ("4,4", 4), ("8", 4)] {
+        vms.done(&["set", "web", "--cpus", cpus]);
+        let info = vms.json(&["info", "web"]);
+        assert_eq!(info["cores_per_socket"], cores_per_socket, "{cpus}");
+    }
+}
+
+#[test]
 fn what_cannot_be_created_leaves_nothing() {
     let vms = Vms::new();
     for (args, code, text) in [

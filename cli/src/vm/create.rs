@@ -6,7 +6,7 @@ use clap::{Args, ValueHint};
 use hako_block::{Error, Result};
 use hako_formats::Task;
 use hako_formats::machine::{Cpu, Firmware};
-use hako_vm::{CreateRequest, KernelFiles, NewDisk, NewNic};
+use hako_vm::{CpuChange, CreateRequest, KernelFiles, NewDisk, NewNic};
 use serde_json::json;
 
 use super::home::home;
@@ -47,7 +47,7 @@ pub struct Create {
 
     /// Virtual processors, and how many of them share a socket
     #[arg(long, value_name = "N[,CORES_PER_SOCKET]", value_parser = specs::cpus)]
-    cpus: Option<Cpu>,
+    cpus: Option<CpuChange>,
 
     /// Memory, a multiple of 4 MiB
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
@@ -173,7 +173,7 @@ impl Create {
         Ok(CreateRequest {
             name: self.name.clone(),
             folder: self.folder.clone(),
-            cpu: self.cpus,
+            cpu: self.cpus.map(|cpus| cpus.over(Cpu::default())),
             memory_bytes: self.memory,
             guest_os: self.guest_os.clone(),
             firmware: self.firmware,

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, ValueHint};
 use hako_block::{Error, Result};
 use hako_formats::Task;
-use hako_formats::machine::{BootDevice, Cpu, Firmware, Node, Weight};
-use hako_vm::{CdChange, NewDisk, NewNic, SetReport, SetRequest, ShareChange, Vm};
+use hako_formats::machine::{BootDevice, Firmware, Node, Weight};
+use hako_vm::{CdChange, CpuChange, NewDisk, NewNic, SetReport, SetRequest, ShareChange, Vm};
 use serde_json::json;
 
 use super::create::firmware;
@@ -62,8 +62,10 @@ pub struct Set {
     unset: Vec<String>,
 
     /// Virtual processors, and how many of them share a socket
+    ///
+    /// Without the second number sockets stay as large as they are, if that is possible.
     #[arg(long, value_name = "N[,CORES_PER_SOCKET]", value_parser = specs::cpus)]
-    cpus: Option<Cpu>,
+    cpus: Option<CpuChange>,
 
     /// Memory, a multiple of 4 MiB
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]

@@ -3,21 +3,24 @@
 use std::path::PathBuf;
 
 use hako_formats::format_named;
-use hako_formats::machine::{Bus, Cpu, DiskMode, Network, Weight};
-use hako_vm::{DiskContent, ImageFile, NewDisk, NewNic};
+use hako_formats::machine::{Bus, DiskMode, Network, Weight};
+use hako_vm::{CpuChange, DiskContent, ImageFile, NewDisk, NewNic};
 
 use crate::size;
 
 /// Reads `N` or `N,CORES_PER_SOCKET`.
-pub fn cpus(text: &str) -> Result<Cpu, String> {
+pub fn cpus(text: &str) -> Result<CpuChange, String> {
     let number = |text: &str| match text.trim().parse() {
         Ok(number) if number > 0 => Ok(number),
         _ => Err(format!("{text:?} is no number of processors")),
     };
-    let (count, cores) = text.split_once(',').unwrap_or((text, "1"));
-    Ok(Cpu {
+    let (count, cores) = match text.split_once(',') {
+        Some((count, cores)) => (count, Some(cores)),
+        None => (text, None),
+    };
+    Ok(CpuChange {
         count: number(count)?,
-        cores_per_socket: number(cores)?,
+        cores_per_socket: cores.map(number).transpose()?,
     })
 }
 
@@ -244,8 +247,8 @@ mod tests {
 
     #[test]
     fn processors_may_share_sockets() {
-        assert_eq!(cpus("4").unwrap().cores_per_socket, 1);
-        assert_eq!(cpus("4,2").unwrap().cores_per_socket, 2);
+        assert_eq!(cpus("4").unwrap().cores_per_socket, None);
+        assert_eq!(cpus("4,2").unwrap().cores_per_socket, Some(2));
         for wrong in ["", "0", "4,0", "4,", "-1", "four"] {
             assert!(cpus(wrong).is_err(), "{wrong:?}");
         }

@@ -21,7 +21,7 @@ use crate::{Home, Inventory, Vm};
 #[derive(Debug, Clone, Default)]
 pub struct SetRequest {
     /// Processors.
-    pub cpu: Option<Cpu>,
+    pub cpu: Option<CpuChange>,
     /// Memory in bytes.
     pub memory_bytes: Option<u64>,
     /// The guest system, by its VMX name.
@@ -59,6 +59,15 @@ pub struct CdChange {
     pub node: Option<Node>,
     /// The image; none empties the drive.
     pub image: Option<PathBuf>,
+}
+
+/// A change of processors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuChange {
+    /// Virtual processors.
+    pub count: u32,
+    /// How many of them share a socket, if that is said.
+    pub cores_per_socket: Option<u32>,
 }
 
 /// What to change of a share; the inner `None` removes it.
@@ -220,7 +229,7 @@ impl Change<'_> {
         let machine = self.vm.vmx.machine();
         let vmx = &mut self.vm.vmx;
         if let Some(cpu) = request.cpu {
-            vmx.set_cpu(cpu)?;
+            vmx.set_cpu(cpu.over(machine.cpu))?;
         }
         if let Some(bytes) = request.memory_bytes {
             vmx.set_memory(bytes)?;
@@ -451,6 +460,19 @@ impl Change<'_> {
             };
             // What it failed with counts; an image that is left takes space, no more.
             let _ = hako_disk::delete(&subject, true);
+        }
+    }
+}
+
+impl CpuChange {
+    /// Returns the processors with the change made. Sockets stay as large as they are where the
+    /// new number allows it: some guests take only so many sockets.
+    pub fn over(self, old: Cpu) -> Cpu {
+        let fits = self.count.is_multiple_of(old.cores_per_socket.max(1));
+        let kept = if fits { old.cores_per_socket } else { 1 };
+        Cpu {
+            count: self.count,
+            cores_per_socket: self.cores_per_socket.unwrap_or(kept),
         }
     }
 }
