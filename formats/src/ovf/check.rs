@@ -42,14 +42,30 @@ pub(super) fn envelope(envelope: &Envelope) -> Result<()> {
     )?;
     disks(envelope)?;
     products("Envelope", &envelope.products)?;
+    let names = Names {
+        disks: envelope.disks.iter().map(|disk| disk.id.as_str()).collect(),
+        files: envelope.files.iter().map(|file| file.id.as_str()).collect(),
+        networks: envelope
+            .networks
+            .iter()
+            .map(|network| network.name.trim())
+            .collect(),
+    };
     for system in &envelope.systems {
         let place = format!("machine {:?}", system.id);
         products(&place, &system.products)?;
         for hardware in &system.hardware {
-            items(envelope, system, hardware).map_err(|error| error.place(&place))?;
+            items(envelope, &names, system, hardware).map_err(|error| error.place(&place))?;
         }
     }
     Ok(())
+}
+
+/// What items refer to.
+struct Names<'a> {
+    disks: HashSet<&'a str>,
+    files: HashSet<&'a str>,
+    networks: HashSet<&'a str>,
 }
 
 fn unique<'a>(place: &str, what: &str, names: impl Iterator<Item = &'a String>) -> Result<()> {
@@ -107,7 +123,12 @@ fn products(place: &str, products: &[Product]) -> Result<()> {
     Ok(())
 }
 
-fn items(envelope: &Envelope, system: &System, hardware: &Hardware) -> Result<()> {
+fn items(
+    envelope: &Envelope,
+    names: &Names<'_>,
+    system: &System,
+    hardware: &Hardware,
+) -> Result<()> {
     if hardware.items.is_empty() && !hardware.families.is_empty() && system.hardware.len() == 1 {
         nothing_is_idle(envelope)?;
     }
@@ -148,7 +169,7 @@ fn items(envelope: &Envelope, system: &System, hardware: &Hardware) -> Result<()
         if item.bound.is_some() && !hardware.items.iter().any(is_normal) {
             return wrong("is the bound of an item that is not there".to_owned());
         }
-        resources(envelope, system, item)?;
+        resources(names, system, item)?;
     }
     Ok(())
 }
@@ -171,24 +192,19 @@ fn nothing_is_idle(envelope: &Envelope) -> Result<()> {
     Err(Error::corrupt("VirtualHardwareSection", what))
 }
 
-fn resources(envelope: &Envelope, system: &System, item: &Item) -> Result<()> {
+fn resources(names: &Names<'_>, system: &System, item: &Item) -> Result<()> {
     let wrong = |what: String| Err(Error::corrupt(item_name(system, item), what));
     for resource in &item.host_resources {
-        if let Some(id) = host_disk(resource).filter(|id| envelope.disk(id).is_none()) {
+        if let Some(id) = host_disk(resource).filter(|id| !names.disks.contains(id)) {
             return wrong(format!(
                 "refers to the disk {id:?}, which DiskSection lacks"
             ));
         }
-        if let Some(id) = host_file(resource).filter(|id| envelope.file(id).is_none()) {
+        if let Some(id) = host_file(resource).filter(|id| !names.files.contains(id)) {
             return wrong(format!("refers to the file {id:?}, which References lacks"));
         }
     }
-    let is_known = |name: &&String| {
-        envelope
-            .networks
-            .iter()
-            .any(|network| network.name.trim() == name.as_str())
-    };
+    let is_known = |name: &&String| names.networks.contains(name.as_str());
     match item.connections.iter().find(|name| !is_known(name)) {
         Some(name) if item.resource_type == ETHERNET => wrong(format!(
             "is plugged into the network {name:?}, which NetworkSection lacks"

@@ -1,6 +1,6 @@
 //! Reads what an envelope says of the software inside, and what of it one may set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use hako_block::Result;
 
@@ -44,21 +44,13 @@ pub(super) fn read(reader: &Reader, section: &Element) -> Result<Product> {
         properties: Vec::new(),
     };
     let mut category = String::new();
+    let mut keys = Keys::default();
     for child in &section.children {
         match child.name.as_str() {
             "Category" => category = reader.message(child),
             "Property" => {
                 let property = property(reader, child, &product, &category)?;
-                let clashes = |other: &Property| {
-                    other.key == property.key
-                        && (other.configurations.is_empty()
-                            || property.configurations.is_empty()
-                            || other
-                                .configurations
-                                .iter()
-                                .any(|option| property.configurations.contains(option)))
-                };
-                if product.properties.iter().any(clashes) {
+                if !keys.add(&property) {
                     let what = format!("has the key {:?}, which another has too", property.key);
                     return Err(child.wrong(&what));
                 }
@@ -75,6 +67,27 @@ pub(super) fn read(reader: &Reader, section: &Element) -> Result<Product> {
             "has no Info, and its property's key {:?} has a dot or colon",
             property.key
         ))),
+    }
+}
+
+/// The keys that are taken: for which deployment options; none for all of them.
+#[derive(Default)]
+struct Keys(HashMap<String, HashSet<Option<String>>>);
+
+impl Keys {
+    /// Takes a property's key; returns whether it was free.
+    fn add(&mut self, property: &Property) -> bool {
+        let taken = self.0.entry(property.key.clone()).or_default();
+        if taken.contains(&None) {
+            return false;
+        }
+        match property.configurations.is_empty() {
+            true => taken.is_empty() && taken.insert(None),
+            false => {
+                let options: HashSet<_> = property.configurations.iter().cloned().collect();
+                options.into_iter().all(|option| taken.insert(Some(option)))
+            }
+        }
     }
 }
 
