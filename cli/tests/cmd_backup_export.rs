@@ -115,7 +115,7 @@ fn the_examples_of_the_help_are_commands_that_there_are() {
         .find(|line| line.contains("30 1 * * * root"))
         .unwrap();
     let words = cron
-        .split_once(" hako ")
+        .split_once("hako ")
         .unwrap()
         .1
         .replace("/srv/backup", "backups");

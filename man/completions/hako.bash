@@ -459,7 +459,7 @@ _hako() {
                     return 0
                     ;;
                 --subformat)
-                    COMPREPLY=($(compgen -W "v3 monolithicSparse twoGbMaxExtentSparse monolithicFlat twoGbMaxExtentFlat vmfs streamOptimized dynamic fixed differencing dynamic fixed differencing dynamic fixed diff" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "v3 monolithicSparse twoGbMaxExtentSparse monolithicFlat twoGbMaxExtentFlat vmfs streamOptimized dynamic fixed differencing diff" -- "${cur}"))
                     return 0
                     ;;
                 --allocation)
@@ -552,7 +552,7 @@ _hako() {
                     return 0
                     ;;
                 --subformat)
-                    COMPREPLY=($(compgen -W "v3 monolithicSparse twoGbMaxExtentSparse monolithicFlat twoGbMaxExtentFlat vmfs streamOptimized dynamic fixed differencing dynamic fixed differencing dynamic fixed diff" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "v3 monolithicSparse twoGbMaxExtentSparse monolithicFlat twoGbMaxExtentFlat vmfs streamOptimized dynamic fixed differencing diff" -- "${cur}"))
                     return 0
                     ;;
                 --allocation)
@@ -1317,7 +1317,7 @@ _hako() {
                     return 0
                     ;;
                 --subformat)
-                    COMPREPLY=($(compgen -W "v3 monolithicSparse twoGbMaxExtentSparse monolithicFlat twoGbMaxExtentFlat vmfs streamOptimized dynamic fixed differencing dynamic fixed differencing dynamic fixed diff" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "v3 monolithicSparse twoGbMaxExtentSparse monolithicFlat twoGbMaxExtentFlat vmfs streamOptimized dynamic fixed differencing diff" -- "${cur}"))
                     return 0
                     ;;
                 --rate)

@@ -25,7 +25,7 @@ Examples:
 
 Every night by cron:
   # /etc/cron.d/hako: what goes wrong is mailed, all else is silence
-  30 1 * * * root hako backup export web -o /srv/backup --keep 7 --rate 100M
+  30 1 * * * root /usr/local/bin/hako -q backup export web -o /srv/backup --keep 7 --rate 100M
 
 Every night by systemd:
   # /etc/systemd/system/hako-backup@.service

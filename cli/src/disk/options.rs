@@ -266,13 +266,15 @@ pub fn format_names(wanted: fn(&dyn DiskFormat) -> bool) -> PossibleValuesParser
 
 /// Parses the name of a variant of a format.
 pub fn subformat_names() -> PossibleValuesParser {
-    FORMATS
-        .iter()
-        .flat_map(|format| format.subformats())
-        .filter(|subformat| subformat.create && !subformat.name.is_empty())
-        .map(|subformat| subformat.name)
-        .collect::<Vec<_>>()
-        .into()
+    let all = FORMATS.iter().flat_map(|format| format.subformats());
+    let mut names = Vec::new();
+    for subformat in all.filter(|subformat| subformat.create && !subformat.name.is_empty()) {
+        // Several formats have a "dynamic".
+        if !names.contains(&subformat.name) {
+            names.push(subformat.name);
+        }
+    }
+    names.into()
 }
 
 fn allocations() -> impl TypedValueParser<Value = Allocation> {
