@@ -19,15 +19,15 @@ pub struct Verified {
     pub contents: usize,
 }
 
-/// Reads all of an OVA, as [`verify_package`] does.
+/// Reads all of an OVA: every file is what the manifest says, every disk opens and has the content
+/// that was recorded. Errors: [`ErrorKind::Mismatch`] if not.
 pub fn verify_file(path: &Path, progress: &dyn Progress, cancel: &Cancel) -> Result<Verified> {
     let storage = FileStorage::open(path, Access::ReadOnly, LockMode::Read)?;
     let package = Package::of_tar(Ova::open(Arc::new(storage))?, cancel)?;
     verify_package(package, &CopyOptions::new(progress, cancel))
 }
 
-/// Reads all of a package: every file is what the manifest says, every disk opens and has the
-/// content that was recorded. Errors: [`ErrorKind::Mismatch`] if not.
+/// Reads all of a package, as [`verify_file`] does of a file.
 pub(crate) fn verify_package(mut package: Package, copy: &CopyOptions<'_>) -> Result<Verified> {
     let recorded = recorded_contents(&package.text)?;
     let mut verified = Verified::default();
