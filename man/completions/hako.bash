@@ -1218,7 +1218,7 @@ _hako() {
             return 0
             ;;
         hako__subcmd__vm__subcmd__export)
-            opts="-f -U -q -v -h --for --manifest --snapshot --level --verify --force --rate --threads --from --allow-path --allow-devices --force-share --json --quiet --verbose --progress --help"
+            opts="-f -U -q -v -h --for --snapshot --verify --manifest --level --force --rate --threads --from --allow-path --allow-devices --force-share --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1228,12 +1228,12 @@ _hako() {
                     COMPREPLY=($(compgen -W "workstation esxi libvirt" -- "${cur}"))
                     return 0
                     ;;
-                --manifest)
-                    COMPREPLY=($(compgen -W "sha1 sha256 sha512 none" -- "${cur}"))
-                    return 0
-                    ;;
                 --snapshot)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --manifest)
+                    COMPREPLY=($(compgen -W "sha1 sha256 sha512 none" -- "${cur}"))
                     return 0
                     ;;
                 --level)

@@ -610,11 +610,11 @@ complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l for -d 'Make a folder as this product keeps its machines' -r -f -a "workstation\t'Workstation and Fusion: a .vmx and sparse disks'
 esxi\t'ESXi: a .vmx and flat disks'
 libvirt\t'libvirt: a domain\'s XML and qcow2 disks'"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l snapshot -d 'Take this snapshot, by name or number, even while the machine runs' -r
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l manifest -d 'Digest of the files in the manifest of an OVA or OVF' -r -f -a "sha1\t''
 sha256\t''
 sha512\t''
 none\t''"
-complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l snapshot -d 'Export this snapshot, by name or number, even while the machine runs' -r
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l level -d 'Compression level of the disks of an OVA or OVF: 0 to 12' -r
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l rate -d 'Write at most this many bytes of data per second' -r
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
@@ -630,7 +630,7 @@ plain\t'A line on standard error now and then'
 json\t'One JSON object per line on standard error'
 none\t'Nothing'"
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l verify -d 'Read what was written back before it gets its name'
-complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l force -d 'Replace an existing .ova'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l force -d 'Replace an existing file'
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l allow-devices -d 'Let the image name block devices'
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -s U -l force-share -d 'Open without locks, even if the image is in use'
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -l json -d 'Print results as JSON'
@@ -666,12 +666,12 @@ complete -c hako -n "__fish_hako_using_subcommand backup; and not __fish_seen_su
 complete -c hako -n "__fish_hako_using_subcommand backup; and not __fish_seen_subcommand_from export" -f -a "export" -d 'Back a machine up as one file, an OVA'
 complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -s o -l output -d 'Where the backup goes: a file, a folder that exists, or - for standard output' -r -F
 complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l keep -d 'Keep so many backups of the machine in the folder' -r
-complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l snapshot -d 'Back this snapshot up, by name or number, even while the machine runs' -r
-complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l manifest -d 'Digest of the files in the manifest' -r -f -a "sha1\t''
+complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l snapshot -d 'Take this snapshot, by name or number, even while the machine runs' -r
+complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l manifest -d 'Digest of the files in the manifest of an OVA or OVF' -r -f -a "sha1\t''
 sha256\t''
 sha512\t''
 none\t''"
-complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l level -d 'Compression level of the disks: 0 to 12' -r
+complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l level -d 'Compression level of the disks of an OVA or OVF: 0 to 12' -r
 complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l rate -d 'Write at most this many bytes of data per second' -r
 complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
 complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
@@ -685,7 +685,7 @@ complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcom
 plain\t'A line on standard error now and then'
 json\t'One JSON object per line on standard error'
 none\t'Nothing'"
-complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l verify -d 'Read the backup back before it gets its name; --keep does so too'
+complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l verify -d 'Read what was written back before it gets its name'
 complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l force -d 'Replace an existing file'
 complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -l allow-devices -d 'Let the image name block devices'
 complete -c hako -n "__fish_hako_using_subcommand backup; and __fish_seen_subcommand_from export" -s U -l force-share -d 'Open without locks, even if the image is in use'

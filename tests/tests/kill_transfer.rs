@@ -5,13 +5,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-use hako_tests::{disk, disk_verb, hako, names, skip};
+use hako_tests::{CHANGING_CALLS, disk, disk_verb, hako, killing, names, skip};
 
 const MIB: u64 = 1 << 20;
-
-/// System calls that change what is on the disk.
-const CHANGES: &str = "link,linkat,rename,renameat,renameat2,unlink,unlinkat,rmdir,mkdir,mkdirat,\
-                       fsync,fdatasync,ftruncate,pwrite64,write,fallocate";
 
 /// A home with the machine `web`.
 struct World {
@@ -59,11 +55,8 @@ impl World {
     /// Runs the verb and kills it at its `n`th `call`; returns how it ended.
     fn killed(&self, words: &[&str], call: &str, n: usize) -> ExitStatus {
         let mut command = self.command("strace");
-        command.args(["-f", "-qq", "-o", "/dev/null"]);
-        command.args(["-e", &format!("trace={call}")]);
-        command.args(["-e", &format!("inject={call}:signal=KILL:when={n}")]);
-        let command = command.arg(hako()).args(words).stderr(Stdio::null());
-        command.status().unwrap()
+        let command = command.args(killing(call, n)).arg(hako()).args(words);
+        command.stderr(Stdio::null()).status().unwrap()
     }
 
     #[track_caller]
@@ -84,7 +77,7 @@ fn kill_everywhere(world: &World, words: &[&str], folder: &str, is_whole: impl F
     }
     let folder = world.path(folder);
     let mut n_killed = 0;
-    for call in CHANGES.split(',') {
+    for call in CHANGING_CALLS {
         for n in 1.. {
             let status = world.killed(words, call, n);
             let about = format!("{words:?} at {call} {n}");

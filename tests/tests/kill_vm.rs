@@ -5,28 +5,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-use hako_tests::{disk, disk_verb, hako, names, skip};
+use hako_tests::{CHANGING_CALLS, disk, disk_verb, hako, killing, names, skip};
 use serde_json::Value;
 
 const MIB: u64 = 1 << 20;
-
-/// System calls that change what is on the disk.
-const CHANGES: [&str; 14] = [
-    "link",
-    "linkat",
-    "rename",
-    "renameat",
-    "renameat2",
-    "unlink",
-    "unlinkat",
-    "rmdir",
-    "mkdir",
-    "fsync",
-    "ftruncate",
-    "pwrite64",
-    "write",
-    "fallocate",
-];
 
 /// A home of machines that is put back as it was before every trial.
 struct World {
@@ -119,10 +101,8 @@ impl World {
     /// Runs the verb and kills it at its `n`th call of that name; returns how it ended.
     fn killed(&self, words: &[&str], call: &str, n: usize) -> ExitStatus {
         let mut command = self.command("strace");
-        command.args(["-f", "-qq", "-o", "/dev/null"]);
-        command.args(["-e", &format!("trace={call}")]);
-        command.args(["-e", &format!("inject={call}:signal=KILL:when={n}")]);
-        command.arg(hako()).arg("vm").args(words).status().unwrap()
+        let command = command.args(killing(call, n)).arg(hako()).arg("vm");
+        command.args(words).status().unwrap()
     }
 
     /// Returns what the guest sees on the machine's first disk, and that all its files are there.
@@ -155,7 +135,7 @@ fn has_strace() -> bool {
 /// template, until the verb is through before its turn. Returns how often it was killed.
 fn kill_everywhere(world: &World, words: &[&str], mut look: impl FnMut(&str)) -> usize {
     let mut n_killed = 0;
-    for call in CHANGES {
+    for call in CHANGING_CALLS {
         for n in 1.. {
             world.copy("template", "home");
             let status = world.killed(words, call, n);

@@ -4,16 +4,14 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
 use hako_block::{Error, Result};
-use hako_vm::{BackupReport, BackupTarget, ExportRequest, Vm};
+use hako_vm::{BackupReport, BackupTarget, ExportRequest};
 use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::disk::options::{OpenFlags, Threads, rate};
 use crate::exit::Exit;
 use crate::output::Out;
 use crate::size;
-use crate::vm::export::{Manifest, manifests, report_json, stdout};
-use crate::vm::home::home;
+use crate::vm::export::{HowToExport, report_json, stdout};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -74,68 +72,27 @@ pub struct Export {
 
     /// Keep so many backups of the machine in the folder
     ///
-    /// Older ones are removed once the new one was read back and found right.
+    /// Older ones are removed once the new one was read back and found right, as with --verify.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     keep: Option<u16>,
 
-    /// Back this snapshot up, by name or number, even while the machine runs
-    #[arg(long, value_name = "NAME")]
-    snapshot: Option<String>,
-
-    /// Read the backup back before it gets its name; --keep does so too
-    #[arg(long)]
-    verify: bool,
-
-    /// Digest of the files in the manifest
-    #[arg(long, value_name = "HOW", default_value = "sha256", value_parser = manifests())]
-    manifest: Manifest,
-
-    /// Compression level of the disks: 0 to 12
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=12))]
-    level: Option<u32>,
-
-    /// Replace an existing file
-    #[arg(long)]
-    force: bool,
-
-    /// Write at most this many bytes of data per second
-    #[arg(long, value_name = "SIZE", value_parser = rate)]
-    rate: Option<u64>,
-
     #[command(flatten)]
-    threads: Threads,
-
-    #[command(flatten)]
-    open: OpenFlags,
+    how: HowToExport,
 }
 
 impl Export {
     /// Backs up.
     pub fn run(&self, context: &Context) -> Result<Exit> {
-        let mut open = self.open.options();
-        let vm = Vm::open(&home()?, &self.vm, &open.rules.allow_paths)?;
-        open.rules.allow_paths = vm.rules(false).allow_paths;
         let target = self.target()?;
         let is_pipe = matches!(target, BackupTarget::Pipe(_));
         if self.keep.is_some() && !matches!(target, BackupTarget::Folder(_)) {
             return Err(Error::invalid("--keep is for backups in a folder"));
         }
-        if self.verify && is_pipe {
-            return Err(Error::invalid(
-                "what went through a pipe cannot be verified",
-            ));
-        }
+        let (vm, request) = self.how.request(&self.vm, is_pipe, context)?;
         let request = ExportRequest {
-            snapshot: self.snapshot.clone(),
-            manifest: self.manifest.0,
-            level: self.level,
             record_contents: true,
-            verify: self.verify || self.keep.is_some(),
-            force: self.force,
-            open,
-            time: context.time(),
-            threads: self.threads.number(),
-            rate: self.rate,
+            verify: self.how.verify || self.keep.is_some(),
+            ..request
         };
         let keep = self.keep.map(usize::from);
         let cancel = context.cancel_on_signals()?;

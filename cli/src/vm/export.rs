@@ -38,10 +38,10 @@ Exit status:
 /// Export a machine as an OVA, an OVF, or a folder for another product
 ///
 /// A TARGET that ends in .ova, or -, becomes an OVA; any other a new folder with an .ovf and its
-/// disks, or what --for says. Chains of disks are flattened. Images in CD drives go along into a folder of
-/// --for, if they are in the machine's own; an OVA or OVF leaves them behind.
-/// What is written appears under its name only when it is whole. Into a pipe the disks are
-/// compressed twice: a tar needs their sizes first.
+/// disks, or what --for says. Chains of disks are flattened. Images in CD drives go along into a
+/// folder of --for, if they are in the machine's own; an OVA or OVF leaves them behind. What is
+/// written appears under its name only when it is whole. Into a pipe the disks are compressed
+/// twice: a tar needs their sizes first.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Export {
@@ -55,23 +55,30 @@ pub struct Export {
     #[arg(long = "for", value_name = "PRODUCT")]
     product: Option<Kind>,
 
+    #[command(flatten)]
+    how: HowToExport,
+}
+
+/// How a machine is exported, whatever for.
+#[derive(Debug, Args)]
+pub struct HowToExport {
+    /// Take this snapshot, by name or number, even while the machine runs
+    #[arg(long, value_name = "NAME")]
+    snapshot: Option<String>,
+
+    /// Read what was written back before it gets its name
+    #[arg(long)]
+    pub verify: bool,
+
     /// Digest of the files in the manifest of an OVA or OVF
     #[arg(long, value_name = "HOW", default_value = "sha256", value_parser = manifests())]
     manifest: Manifest,
-
-    /// Export this snapshot, by name or number, even while the machine runs
-    #[arg(long, value_name = "NAME")]
-    snapshot: Option<String>,
 
     /// Compression level of the disks of an OVA or OVF: 0 to 12
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=12))]
     level: Option<u32>,
 
-    /// Read what was written back before it gets its name
-    #[arg(long)]
-    verify: bool,
-
-    /// Replace an existing .ova
+    /// Replace an existing file
     #[arg(long)]
     force: bool,
 
@@ -84,6 +91,38 @@ pub struct Export {
 
     #[command(flatten)]
     open: OpenFlags,
+}
+
+impl HowToExport {
+    /// Opens the machine and returns what to export of it, and how; `is_pipe` if it is for a pipe.
+    pub fn request(
+        &self,
+        vm: &Path,
+        is_pipe: bool,
+        context: &Context,
+    ) -> Result<(Vm, ExportRequest)> {
+        if is_pipe && self.verify {
+            return Err(Error::invalid(
+                "what went through a pipe cannot be verified",
+            ));
+        }
+        let mut open = self.open.options();
+        let vm = Vm::open(&super::home::home()?, vm, &open.rules.allow_paths)?;
+        open.rules.allow_paths = vm.rules(false).allow_paths;
+        let request = ExportRequest {
+            snapshot: self.snapshot.clone(),
+            manifest: self.manifest.0,
+            level: self.level,
+            record_contents: false,
+            verify: self.verify,
+            force: self.force,
+            open,
+            time: context.time(),
+            threads: self.threads.number(),
+            rate: self.rate,
+        };
+        Ok((vm, request))
+    }
 }
 
 /// Whose folder to make.
@@ -99,10 +138,10 @@ enum Kind {
 
 /// How files are digested, if at all.
 #[derive(Debug, Clone, Copy)]
-pub struct Manifest(pub Option<Algorithm>);
+struct Manifest(Option<Algorithm>);
 
 /// Parses the value of `--manifest`.
-pub fn manifests() -> impl TypedValueParser<Value = Manifest> {
+fn manifests() -> impl TypedValueParser<Value = Manifest> {
     PossibleValuesParser::new(["sha1", "sha256", "sha512", "none"])
         .map(|name| Manifest(name.parse().ok()))
 }
@@ -110,29 +149,9 @@ pub fn manifests() -> impl TypedValueParser<Value = Manifest> {
 impl Export {
     /// Exports.
     pub fn run(&self, context: &Context) -> Result<Exit> {
-        let open = self.open.options();
-        let vm = Vm::open(&super::home::home()?, &self.vm, &open.rules.allow_paths)?;
-        let mut open = open;
-        open.rules.allow_paths = vm.rules(false).allow_paths;
-        let request = ExportRequest {
-            snapshot: self.snapshot.clone(),
-            manifest: self.manifest.0,
-            level: self.level,
-            record_contents: false,
-            verify: self.verify,
-            force: self.force,
-            open,
-            time: context.time(),
-            threads: self.threads.number(),
-            rate: self.rate,
-        };
         let target = self.target()?;
         let is_pipe = matches!(target, ExportTarget::Pipe(_));
-        if is_pipe && self.verify {
-            return Err(Error::invalid(
-                "what went through a pipe cannot be verified",
-            ));
-        }
+        let (vm, request) = self.how.request(&self.vm, is_pipe, context)?;
         let cancel = context.cancel_on_signals()?;
         let progress = context.progress();
         let report = hako_vm::export(&vm, target, &request, &*progress, &cancel)?;
