@@ -2,7 +2,7 @@
 
 use hako_block::{Error, Result};
 use hako_formats::machine::{Machine, Medium, Network};
-use hako_formats::ovf::{Choices, Disk, Envelope, System};
+use hako_formats::ovf::{Capacity, Choices, Disk, Envelope, System};
 use hako_formats::{OpenOptions, detect, open_chain_of};
 use std::path::Path;
 use std::sync::Arc;
@@ -29,6 +29,7 @@ pub(super) fn incoming(mut package: Package, choices: &PackageChoices) -> Result
     let envelope = package.envelope.clone();
     let system = choose_system(&envelope, choices.system.as_deref())?;
     refuse_unread_licences(&envelope, system, choices.accept_eula)?;
+    refuse_unknown_properties(&envelope, system, &choices.ovf)?;
     let (mut machine, lost) = system.machine(&envelope, &choices.ovf)?;
     complete(&mut machine);
     connect(&mut machine, &choices.networks)?;
@@ -133,6 +134,33 @@ fn refuse_unread_licences(envelope: &Envelope, system: &System, accepted: bool) 
         Error::invalid("comes with a licence that has to be accepted")
             .hint("read it with --list; if you agree, add --accept-eula"),
     )
+}
+
+fn refuse_unknown_properties(
+    envelope: &Envelope,
+    system: &System,
+    choices: &Choices,
+) -> Result<()> {
+    let products = system.products.iter().chain(&envelope.products);
+    let declared: Vec<_> = products.flat_map(|product| &product.properties).collect();
+    // A disk may be as large as a property says that is declared nowhere.
+    let is_asked_for = |wanted: &str| {
+        let mut capacities = envelope.disks.iter().map(|disk| &disk.capacity);
+        capacities
+            .any(|capacity| matches!(capacity, Capacity::Property { key, .. } if key == wanted))
+    };
+    let is_known = |key: &str| {
+        let mut all = declared.iter();
+        all.any(|property| property.key == key || property.full_key == key) || is_asked_for(key)
+    };
+    match choices.properties.keys().find(|key| !is_known(key)) {
+        None => Ok(()),
+        Some(key) => {
+            let keys: Vec<_> = declared.iter().map(|one| one.full_key.as_str()).collect();
+            Err(Error::invalid(format!("has no property {key:?}"))
+                .hint(format!("the properties are: {}", keys.join(", "))))
+        }
+    }
 }
 
 /// Fills in what a package need not say and a machine needs.
