@@ -138,6 +138,33 @@ fn parent_whose_format_nobody_recorded_is_refused_until_it_is() {
 }
 
 #[test]
+fn disk_of_a_suspended_machine_is_read_and_not_changed() {
+    let world = world("vmdk");
+    world.done("convert disk.raw other.vmdk");
+    let vmx = |state: &str| {
+        format!(
+            "displayName = \"web\"\nscsi0.present = \"TRUE\"\nscsi0:0.present = \"TRUE\"\n\
+             scsi0:0.fileName = \"top.vmdk\"\ncheckpoint.vmState = \"{state}\"\n"
+        )
+    };
+    world.write("web.vmx", vmx("web.vmss").as_bytes());
+    for verb in [
+        "resize top.vmdk +1M",
+        "commit top.vmdk",
+        "resize base.vmdk +1M --force",
+        "check --repair all base.vmdk",
+        "rename base.vmdk new.vmdk",
+        "delete top.vmdk",
+    ] {
+        world.fails(verb, 5, "suspended");
+    }
+    world.done("compare top.vmdk disk.raw");
+    world.done("resize other.vmdk +1M");
+    world.write("web.vmx", vmx("").as_bytes());
+    world.done("commit top.vmdk");
+}
+
+#[test]
 fn set_changes_what_a_descriptor_says() {
     let world = world("vmdk");
     let content_id = world.json("info base.vmdk")["content_id"].clone();

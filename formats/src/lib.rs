@@ -16,6 +16,7 @@ mod oddities;
 mod open;
 pub mod ova;
 pub mod ovf;
+pub mod suspended;
 pub mod vmsd;
 pub mod vmx;
 mod xml_text;

@@ -11,6 +11,7 @@ use hako_block::{
 };
 
 use crate::disk::{DiskFormat, FORMATS, OpenArgs, format_named};
+use crate::suspended::refuse_disk_of_suspended;
 
 /// How to open an image.
 #[derive(Debug, Clone, Default)]
@@ -68,6 +69,9 @@ pub struct OpenedChain {
 /// Opens the file at `path` and finds its format; no driver has looked at it yet.
 pub fn open_file(path: &Path, options: &OpenOptions) -> Result<(&'static dyn DiskFormat, Opened)> {
     let opened = Gate::open_user(path, options.access, &options.rules)?;
+    if options.access == Access::ReadWrite {
+        refuse_disk_of_suspended(path, opened.storage.id())?;
+    }
     let format = match &options.from {
         Some(name) => format_named(name)?,
         None => detect(&*opened.storage, path)?,
@@ -148,6 +152,9 @@ fn open_parent(
         ..options.clone()
     };
     let opened = find_parent(child, link, &options)?;
+    if options.access == Access::ReadWrite {
+        refuse_disk_of_suspended(Path::new(opened.storage.name()), opened.storage.id())?;
+    }
     if let Some(id) = opened.storage.id() {
         if seen.contains(&id) {
             return Err(Error::corrupt(

@@ -1,12 +1,9 @@
 //! Whether a machine may be changed: only while it is off.
 
-use std::ffi::OsStr;
-use std::path::PathBuf;
-
-use hako_block::gate::file_names;
 use hako_block::lock::refuse_vmware_lock;
 use hako_block::{Access, Error, ErrorKind, Result};
 use hako_formats::machine::Medium;
+use hako_formats::suspended::state_file;
 
 use crate::{Held, Vm};
 
@@ -73,7 +70,7 @@ impl Vm {
         if let Some(by) = self.lock_of_others() {
             return State::Running { by };
         }
-        match self.suspended() {
+        match state_file(&self.vmx, self.path()) {
             Some(file) => State::Suspended { file },
             None => State::Stopped,
         }
@@ -92,24 +89,6 @@ impl Vm {
             // What is missing, or may not be opened, nobody runs on; whoever opens it will hear.
             let error = self.open_file(&disk.file, Access::ReadOnly, &rules).err()?;
             (error.kind() == ErrorKind::Locked).then(|| error.to_string())
-        })
-    }
-
-    /// Returns the file with the memory of a suspended machine: what the text says, or, where it
-    /// says nothing, a .vmss beside it.
-    fn suspended(&self) -> Option<String> {
-        if self.vmx.dictionary().value("checkpoint.vmState").is_some() {
-            return self.vmx.suspended();
-        }
-        let stem = self.stem();
-        let names = file_names(self.folder()).unwrap_or_default();
-        names.into_iter().map(PathBuf::from).find_map(|name| {
-            let own = name.file_stem().and_then(OsStr::to_str).is_some_and(|own| {
-                own.strip_prefix(&stem)
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-            });
-            let is_vmss = name.extension() == Some(OsStr::new("vmss"));
-            (own && is_vmss).then(|| name.display().to_string())
         })
     }
 }
