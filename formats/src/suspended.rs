@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use hako_block::gate::file_names;
+use hako_block::gate::{file_names, folder_of};
 use hako_block::{Error, ErrorKind, FileId, GateRules, Result};
 
 use crate::machine::Medium;
@@ -26,13 +26,6 @@ pub fn state_file(vmx: &Vmx, path: &Path) -> Option<String> {
         let is_vmss = name.extension() == Some(OsStr::new("vmss"));
         (is_own && is_vmss).then(|| name.display().to_string())
     })
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
 }
 
 /// Refuses an image that a suspended machine in the same folder stands on: as its disk, or as a

@@ -82,11 +82,7 @@ impl Gate {
             access.lock()
         };
         let storage = FileStorage::open(path, access, lock)?;
-        let parent = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let gate = Gate::of_folder(parent, rules)?;
+        let gate = Gate::of_folder(folder_of(path), rules)?;
         Ok(Opened {
             storage: Arc::new(storage),
             name: file_name(path)?,
@@ -271,12 +267,17 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     sync_folder_of(path)
 }
 
-/// Returns once the folder's entries are on stable storage.
-pub fn sync_folder_of(path: &Path) -> Result<()> {
-    let folder = match path.parent() {
+/// Returns the folder that a path's last name is in.
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
-    };
+    }
+}
+
+/// Returns once the folder's entries are on stable storage.
+pub fn sync_folder_of(path: &Path) -> Result<()> {
+    let folder = folder_of(path);
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(|error| Error::io("sync the folder", error).in_file(folder))

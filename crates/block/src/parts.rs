@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::{Error, ErrorKind, FileId, Result, Storage, StorageExtent};
+use crate::{Error, ErrorKind, Result, Storage, StorageExtent};
 
 /// A range of another storage as a file of its own, read-only: a member of a tar, read in place.
 pub struct Window {
@@ -46,18 +46,6 @@ impl Storage for Window {
         self.inner.read_at(self.range.start + offset, buf)
     }
 
-    fn write_at(&self, _offset: u64, _buf: &[u8]) -> Result<()> {
-        Err(Error::read_only().in_file(&self.name))
-    }
-
-    fn set_len(&self, _len: u64) -> Result<()> {
-        Err(Error::read_only().in_file(&self.name))
-    }
-
-    fn punch_hole(&self, _range: Range<u64>) -> Result<()> {
-        Err(Error::read_only().in_file(&self.name))
-    }
-
     fn next_extent(&self, offset: u64) -> Result<StorageExtent> {
         let len = self.len_bytes()?;
         if offset >= len {
@@ -73,10 +61,6 @@ impl Storage for Window {
 
     fn sync(&self) -> Result<()> {
         Ok(())
-    }
-
-    fn id(&self) -> Option<FileId> {
-        None
     }
 }
 
@@ -142,18 +126,6 @@ impl Storage for Joined {
             rest = tail;
         }
         Ok(())
-    }
-
-    fn write_at(&self, _offset: u64, _buf: &[u8]) -> Result<()> {
-        Err(Error::read_only().in_file(&self.name))
-    }
-
-    fn set_len(&self, _len: u64) -> Result<()> {
-        Err(Error::read_only().in_file(&self.name))
-    }
-
-    fn punch_hole(&self, _range: Range<u64>) -> Result<()> {
-        Err(Error::read_only().in_file(&self.name))
     }
 
     fn next_extent(&self, offset: u64) -> Result<StorageExtent> {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FlockOperation, OFlags, RenameFlags};
 
-use crate::gate::{file_name, sync_folder_of};
+use crate::gate::{file_name, folder_of, sync_folder_of};
 use crate::{Access, Error, ErrorKind, FileStorage, Opened, Resolver, Result, Storage};
 
 /// Where a format creates the further files of an image (extent files), by their final names.
@@ -19,7 +19,7 @@ pub trait Outputs: Send + Sync {
 }
 
 /// Suffix of a file that is being written; the name begins with a dot.
-pub(crate) const PART_SUFFIX: &str = ".hako-part";
+pub const PART_SUFFIX: &str = ".hako-part";
 
 /// The files of one image that is being written: `.NAME.hako-part` until [`StagedFolder::commit`].
 /// Dropping it removes them. What a killed run left behind is cleared by the next one with the
@@ -46,10 +46,7 @@ impl StagedFolder {
     /// at the commit; without, an existing file is [`ErrorKind::Exists`].
     pub fn new(target: &Path, overwrite: bool) -> Result<Self> {
         let main = file_name(target)?;
-        let folder = match target.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
-            _ => PathBuf::from("."),
-        };
+        let folder = folder_of(target).to_path_buf();
         if !folder.is_dir() {
             return Err(Error::new(ErrorKind::NotFound, "no such folder").in_file(folder));
         }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// Identity of a host file, for finding loops and files used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,7 +25,8 @@ pub struct StorageExtent {
 }
 
 /// Bytes on the host: a file, a block device, memory. Positional, and safe to use from many
-/// threads at once. All offsets and lengths are bytes. Errors name the file.
+/// threads at once. All offsets and lengths are bytes. Errors name the file. What a storage does not
+/// say how to write is read-only.
 pub trait Storage: Send + Sync {
     /// Returns the name for messages and extent maps.
     fn name(&self) -> &str;
@@ -37,13 +38,22 @@ pub trait Storage: Send + Sync {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
 
     /// Writes all of `buf`, growing the file where needed (a device never grows).
-    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()>;
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<()> {
+        let _ = (offset, buf);
+        Err(Error::read_only().in_file(self.name()))
+    }
 
     /// Sets the length; new bytes read as zeros. On a device: checks that it is large enough.
-    fn set_len(&self, len: u64) -> Result<()>;
+    fn set_len(&self, len: u64) -> Result<()> {
+        let _ = len;
+        Err(Error::read_only().in_file(self.name()))
+    }
 
     /// Makes `range` read as zeros, giving the space back where the host can. Never grows.
-    fn punch_hole(&self, range: Range<u64>) -> Result<()>;
+    fn punch_hole(&self, range: Range<u64>) -> Result<()> {
+        let _ = range;
+        Err(Error::read_only().in_file(self.name()))
+    }
 
     /// Reserves space for `range` without writing it; the bytes read as zeros. Where the host
     /// cannot, does nothing: the space is then taken by the writes.

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use hako_block::gate::folder_of;
 use hako_block::{Error, Result, Value};
 use hako_formats::{OpenOptions, OpenedLayer, open_chain};
 
 use crate::change::Subject;
-use crate::target::folder_of;
 
 /// Deletes an image: its main file first, so that nothing is left that looks like an image, then
 /// the others. Returns what was deleted. Its parents stay. Refused if another image beside it is

@@ -2,11 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use hako_block::gate::file_names;
+use hako_block::gate::{file_names, folder_of};
 use hako_block::{Access, FileId, FileStorage, GateRules, LockMode, Result, Storage};
 use hako_formats::{OpenOptions, find_parent, open_chain};
-
-use crate::target::folder_of;
 
 /// Returns the images in the folder of `path` that are overlays directly on it. Overlays in other
 /// folders cannot be known.

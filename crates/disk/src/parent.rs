@@ -2,10 +2,9 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use hako_block::gate::folder_of;
 use hako_block::{BlockImage, Error, ParentLink, Result};
 use hako_formats::{OpenOptions, OpenedChain, open_chain};
-
-use crate::target::folder_of;
 
 /// A parent for a new overlay.
 pub struct Parent {

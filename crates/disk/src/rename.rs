@@ -3,14 +3,13 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use hako_block::gate::{replace_file, sync_folder_of};
+use hako_block::gate::{folder_of, replace_file, sync_folder_of};
 use hako_block::{Error, ErrorKind, ParentLink, Result};
 use hako_formats::{OpenOptions, open_chain};
 
 use crate::change::{Subject, Top};
 use crate::delete::remove_file;
 use crate::overlays::overlays_of;
-use crate::target::folder_of;
 
 /// What was renamed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hako_block::gate::folder_of;
 use hako_block::{
     Access, Error, ErrorKind, FileStorage, LockMode, Outputs, PipeStorage, Result, StagedFolder,
     Storage,
@@ -33,14 +34,6 @@ impl Target {
             Target::Path(path) => Some(folder_of(path)),
             Target::Stdout { .. } => None,
         }
-    }
-}
-
-/// Returns the folder that a path's last name is in.
-pub fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
     }
 }
 

@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use hako_block::gate::file_names;
+use hako_block::staging::PART_SUFFIX;
 use hako_block::{Access, Error, Result};
 use hako_formats::dictionary::Dictionary;
 use hako_formats::machine::{DiskMedium, Medium};
@@ -47,7 +48,7 @@ impl Vm {
         for entry in std::fs::read_dir(self.folder()).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if name.starts_with(&prefix) && name.ends_with(".hako-part") && path.is_file() {
+            if name.starts_with(&prefix) && name.ends_with(PART_SUFFIX) && path.is_file() {
                 debris.push(path);
             }
         }

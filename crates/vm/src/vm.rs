@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use hako_block::gate::replace_file;
+use hako_block::gate::{folder_of, replace_file};
 use hako_block::{Access, Error, ErrorKind, Gate, GateRules, Opened, Resolver, Result};
 use hako_formats::machine::DiskMedium;
 use hako_formats::vmsd::Vmsd;
@@ -281,11 +281,7 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
     let name = path
         .file_name()
         .ok_or_else(|| Error::invalid("names no file").in_file(path))?;
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    match std::fs::canonicalize(folder) {
+    match std::fs::canonicalize(folder_of(path)) {
         Ok(folder) => Ok(folder.join(name)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             std::path::absolute(path).map_err(failed)

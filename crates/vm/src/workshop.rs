@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use hako_block::gate::{file_names, sync_folder_of};
+use hako_block::staging::PART_SUFFIX;
 use hako_block::{Error, ErrorKind, Result};
 
 use crate::Held;
@@ -25,7 +26,7 @@ impl Workshop {
             .file_name()
             .ok_or_else(|| Error::invalid("names no folder").in_file(target))?;
         refuse_machine(target)?;
-        let folder = target.with_file_name(format!(".{}.hako-part", name.to_string_lossy()));
+        let folder = target.with_file_name(format!(".{}{PART_SUFFIX}", name.to_string_lossy()));
         let failed = |error| Error::io("create", error).in_file(&folder);
         let mut cleared = Vec::new();
         if folder.symlink_metadata().is_ok() {

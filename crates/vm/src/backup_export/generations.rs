@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hako_block::gate::{file_names, sync_folder_of};
+use hako_block::staging::PART_SUFFIX;
 use hako_block::{Access, Cancel, Error, ErrorKind, FileStorage, LockMode, Result};
 use hako_formats::ova::Ova;
 
@@ -15,7 +16,6 @@ use crate::import::Package;
 /// How the time is written: `-2026-11-22T093000Z`.
 const TIME_PATTERN: &str = "-dddd-dd-ddTddddddZ";
 const EXTENSION: &str = ".ova";
-const PART_SUFFIX: &str = ".hako-part";
 
 /// The backups of one machine in a folder.
 pub(super) struct Generations {

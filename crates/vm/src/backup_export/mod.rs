@@ -6,6 +6,7 @@ mod generations;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use hako_block::gate::folder_of;
 use hako_block::{Cancel, Error, ErrorKind, Progress, Result, free_bytes};
 
 use generations::Generations;
@@ -59,11 +60,7 @@ pub fn backup_export(
             })
         }
         BackupTarget::File(path) => {
-            let folder = match path.parent() {
-                Some(folder) if !folder.as_os_str().is_empty() => folder,
-                _ => Path::new("."),
-            };
-            check_room(folder, existing_bytes(&path))?;
+            check_room(folder_of(&path), existing_bytes(&path))?;
             let target = ExportTarget::Ova(path.clone());
             let exported = export(vm, target, request, progress, cancel)?;
             report(path, exported, Vec::new())

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use hako_block::gate::folder_of;
 use hako_block::{
     Access, Cancel, Error, ErrorKind, Gate, GateRules, Joined, Opened, Resolver, Result, Storage,
 };
@@ -121,11 +122,7 @@ impl Package {
     /// Reads the description at `path` in a folder, and verifies it.
     pub(crate) fn of_file(path: &Path, rules: &GateRules, cancel: &Cancel) -> Result<Self> {
         let opened = Gate::open_user(path, Access::ReadOnly, rules)?;
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let gate = Gate::of_folder(folder, rules)?;
+        let gate = Gate::of_folder(folder_of(path), rules)?;
         let manifest = match Path::new(&opened.name).with_extension("mf").to_str() {
             Some(name) => found(gate.open(name, Access::ReadOnly))?.map(|file| file.storage),
             None => None,
