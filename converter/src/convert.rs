@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hako_block::{
-    Access, BlockImage, Cancel, Error, Outputs, ParentLink, Progress, Result, SECTOR_BYTES, Sink,
-    Storage,
+    BlockImage, Cancel, Error, Outputs, ParentLink, Progress, Result, SECTOR_BYTES, Sink, Storage,
 };
-use hako_disk::{Guarded, Parent, Ready, Target, refuse_source};
-use hako_formats::{CreateArgs, CreateOptions, DiskFormat, OpenArgs, OpenOptions, OpenedChain};
-use hako_pipeline::{CopyOptions, Delivery, Fingerprint, Reopen, deliver};
+use hako_disk::{Guarded, Parent, Ready, Target, refuse_source, reopen};
+use hako_formats::{CreateArgs, CreateOptions, DiskFormat, OpenOptions, OpenedChain};
+use hako_pipeline::{CopyOptions, Delivery, Fingerprint, deliver};
 
 use crate::Source;
 use crate::source::pick;
@@ -141,15 +140,9 @@ fn open_parent(parent: &Path, target: &Target, options: &OpenOptions) -> Result<
 
 /// What is odd about the layers that are read.
 fn warnings_of(opened: &OpenedChain, layer: Option<usize>) -> Vec<String> {
-    let mut warnings = Vec::new();
-    for (depth, opened_layer) in opened.layers.iter().enumerate() {
-        if layer.is_none_or(|layer| layer == depth) {
-            let file = opened_layer.args.storage.name();
-            let oddities = opened_layer.image.info().oddities.iter();
-            warnings.extend(oddities.map(|oddity| format!("{file}: {oddity}")));
-        }
-    }
-    warnings
+    let layers = opened.layers.iter().enumerate();
+    let read = layers.filter(|(depth, _)| layer.is_none_or(|layer| layer == *depth));
+    read.flat_map(|(_, layer)| layer.oddities()).collect()
 }
 
 /// Returns the new image's virtual size: the source's, in whole sectors.
@@ -194,20 +187,6 @@ impl NewImage<'_> {
             options: self.options,
         })
     }
-}
-
-/// Opens the new image alone, for reading it back.
-fn reopen<'a>(format: &'static dyn DiskFormat) -> Reopen<'a> {
-    Box::new(move |opened| {
-        format.open(OpenArgs {
-            storage: opened.storage,
-            name: opened.name,
-            resolver: opened.resolver,
-            access: Access::ReadOnly,
-            salvage: false,
-            snapshot: None,
-        })
-    })
 }
 
 #[cfg(test)]

@@ -45,6 +45,16 @@ pub struct Machine {
     pub direct_boot: Option<DirectBoot>,
 }
 
+impl Machine {
+    /// Returns the hard disks with their nodes, ascending by node.
+    pub fn disks(&self) -> impl Iterator<Item = (Node, &DiskMedium)> {
+        self.drives.iter().filter_map(|drive| match &drive.medium {
+            Medium::Disk(disk) => Some((drive.node, disk)),
+            _ => None,
+        })
+    }
+}
+
 /// What starts the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Firmware {

@@ -58,12 +58,28 @@ pub struct OpenedLayer {
     pub args: OpenArgs,
 }
 
+impl OpenedLayer {
+    /// Returns what is odd about it, one sentence each that begins with its file.
+    pub fn oddities(&self) -> impl Iterator<Item = String> {
+        let file = self.args.storage.name();
+        let oddities = self.image.info().oddities.iter();
+        oddities.map(move |oddity| format!("{file}: {oddity}"))
+    }
+}
+
 /// An image with its parents.
 pub struct OpenedChain {
     /// The disk that the guest sees.
     pub chain: Chain,
     /// The layers, the top first.
     pub layers: Vec<OpenedLayer>,
+}
+
+impl OpenedChain {
+    /// Returns what is odd about its layers, one sentence each that begins with the layer's file.
+    pub fn oddities(&self) -> Vec<String> {
+        self.layers.iter().flat_map(OpenedLayer::oddities).collect()
+    }
 }
 
 /// Opens the file at `path` and finds its format; no driver has looked at it yet.

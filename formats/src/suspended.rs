@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use hako_block::gate::{file_names, folder_of};
 use hako_block::{Error, ErrorKind, FileId, GateRules, Result};
 
-use crate::machine::Medium;
 use crate::vmx::Vmx;
 use crate::{OpenOptions, dictionary, open_chain};
 
@@ -57,12 +56,7 @@ fn is_suspended_on(vmx_path: &Path, folder: &Path, id: FileId) -> bool {
     if state_file(&vmx, vmx_path).is_none() {
         return false;
     }
-    let drives = vmx.machine().drives.into_iter();
-    let mut disks = drives.filter_map(|drive| match drive.medium {
-        Medium::Disk(disk) => Some(disk),
-        _ => None,
-    });
-    disks.any(|disk| {
+    vmx.machine().disks().any(|(_, disk)| {
         let options = OpenOptions {
             from: disk.format.clone(),
             rules: GateRules {

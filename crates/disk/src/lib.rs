@@ -36,4 +36,4 @@ pub use repair::{RepairReport, repair, undo};
 pub use resize::{NewSize, ResizeReport, ResizeRequest, resize};
 pub use set::set;
 pub use spool::spool;
-pub use target::{Guarded, Ready, Target, refuse_source};
+pub use target::{Guarded, Ready, Target, refuse_source, reopen};

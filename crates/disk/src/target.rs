@@ -11,8 +11,8 @@ use hako_block::{
     Access, Error, ErrorKind, FileStorage, LockMode, Outputs, PipeStorage, Result, StagedFolder,
     Storage,
 };
-use hako_formats::{CreateOptions, DiskFormat, OpenedChain};
-use hako_pipeline::Target as Place;
+use hako_formats::{CreateOptions, DiskFormat, OpenArgs, OpenedChain};
+use hako_pipeline::{Reopen, Target as Place};
 
 /// Where to put a new image.
 pub enum Target {
@@ -141,6 +141,20 @@ fn refuse_unpipeable(format: &dyn DiskFormat, options: &CreateOptions) -> Result
     Err(match pipeable {
         Some(row) => error.hint(format!("{} can: --subformat {0}", row.name)),
         None => error.hint("write it to a file"),
+    })
+}
+
+/// Opens a new image alone, for reading it back before it gets its name.
+pub fn reopen<'a>(format: &'static dyn DiskFormat) -> Reopen<'a> {
+    Box::new(move |opened| {
+        format.open(OpenArgs {
+            storage: opened.storage,
+            name: opened.name,
+            resolver: opened.resolver,
+            access: Access::ReadOnly,
+            salvage: false,
+            snapshot: None,
+        })
     })
 }
 

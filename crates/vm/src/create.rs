@@ -1,6 +1,5 @@
 //! Creating a machine: its folder is built beside its place and gets its name last.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use hako_block::gate::replace_file;
@@ -10,7 +9,7 @@ use hako_formats::machine::{Cpu, DirectBoot, Drive, Firmware, Machine, Medium, N
 use hako_formats::vmx::Vmx;
 
 use crate::check::{check_cpu, check_memory, check_name};
-use crate::devices::{DiskContent, NewDisk, NewNic, Site, new_cd};
+use crate::devices::{DiskContent, NewDisk, NewNic, Site, named_by_user, new_cd};
 use crate::guest::{DEFAULT_GUEST_OS, GuestDefaults, guest_defaults};
 use crate::seed::Seed;
 use crate::vm::absolute;
@@ -108,25 +107,12 @@ pub fn create(home: &Home, request: &CreateRequest, task: Task<'_>) -> Result<Cr
         allow, warnings, ..
     } = builder;
     task.cancel.check()?;
-    // Listed first: a machine that is listed and missing can be created again, one that is there
-    // and not listed would be in the way.
-    Inventory::change(home, |inventory| {
-        inventory.refuse_taken(&request.name, &vmx_path)?;
-        inventory.entries.retain(|entry| entry.vmx != vmx_path);
-        inventory.entries.push(Entry {
-            vmx: vmx_path.clone(),
-            allow,
-            to: None,
-        });
-        Ok(())
-    })?;
-    if let Err(error) = workshop.deliver() {
-        Inventory::change(home, |inventory| {
-            inventory.entries.retain(|entry| entry.vmx != vmx_path);
-            Ok(())
-        })?;
-        return Err(error);
-    }
+    let entry = Entry {
+        vmx: vmx_path.clone(),
+        allow,
+        to: None,
+    };
+    Inventory::admit(home, &request.name, entry, || workshop.deliver())?;
     Ok(CreateReport {
         vmx: vmx_path,
         warnings,
@@ -152,7 +138,7 @@ impl Builder<'_> {
             self.add_disk(&mut vmx, disk, task)?;
         }
         for image in &self.request.cdroms {
-            let file = self.consented(image)?;
+            let file = named_by_user(self.folder, image, &mut self.allow)?;
             let drive = new_cd(&vmx.machine(), &self.defaults, file)?;
             vmx.put_drive(&drive, None)?;
         }
@@ -233,23 +219,6 @@ impl Builder<'_> {
             }
         }
         disk
-    }
-
-    /// Returns what the text calls a file that the user named, who thereby lets the machine use it.
-    fn consented(&mut self, path: &Path) -> Result<String> {
-        File::open(path).map_err(|error| Error::io("open", error).in_file(path))?;
-        let site = Site {
-            folder: self.workshop.folder(),
-            vm_folder: self.folder,
-            stem: "",
-            is_taken: &|_| false,
-            allow: &[],
-        };
-        let name = site.text_name(path)?;
-        if Path::new(&name).is_absolute() {
-            self.allow.push(PathBuf::from(&name));
-        }
-        Ok(name)
     }
 
     fn copy_kernel(&self, files: &KernelFiles) -> Result<DirectBoot> {

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use hako_block::{Error, ErrorKind, Result};
+use hako_block::{Access, Error, ErrorKind, FileStorage, LockMode, Result};
 use hako_disk::CreateRequest;
 use hako_formats::machine::{
     Bus, Controller, DiskMedium, DiskMode, Drive, Mac, Machine, Medium, Network, Nic, Node,
@@ -11,8 +11,9 @@ use hako_formats::machine::{
 use hako_formats::{
     Adapter, CreateOptions, DiskFormat, OpenOptions, Task, format_named, open_chain,
 };
+use hako_pipeline::CopyOptions;
 
-use crate::copy::copy_image;
+use crate::copy::{Manner, copy_image};
 use crate::guest::GuestDefaults;
 
 /// A disk that a machine is to get.
@@ -170,11 +171,17 @@ impl NewDisk {
         let path = at.folder.join(&name);
         let source = open_chain(&image.path, &image.options(at.allow))?;
         let options = self.create_options(format, node);
-        copy_image(&source.chain, &path, format, options, task)?;
+        let manner = Manner {
+            format,
+            create: &options,
+            verify: false,
+            copy: CopyOptions::new(task.progress, task.cancel),
+        };
+        copy_image(&source.chain, &path, &manner)?;
         Ok(Made {
             medium: self.medium(name, format),
             new_image: Some(path),
-            warnings: oddities(&source),
+            warnings: source.oddities(),
         })
     }
 
@@ -186,11 +193,11 @@ impl NewDisk {
             .in_file(&image.path));
         }
         let opened = open_chain(&image.path, &image.options(at.allow))?;
-        let file = at.text_name(&image.path)?;
+        let file = text_name(at.vm_folder, &image.path)?;
         Ok(Made {
             medium: self.medium(file, opened.layers[0].format),
             new_image: None,
-            warnings: oddities(&opened),
+            warnings: opened.oddities(),
         })
     }
 
@@ -267,19 +274,32 @@ pub(crate) struct Site<'a> {
     pub allow: &'a [PathBuf],
 }
 
-impl Site<'_> {
-    /// Returns what the text of the machine calls a file: its path below the machine's folder, else
-    /// its absolute one.
-    pub(crate) fn text_name(&self, path: &Path) -> Result<String> {
-        let path =
-            std::fs::canonicalize(path).map_err(|error| Error::io("open", error).in_file(path))?;
-        let named = match std::fs::canonicalize(self.vm_folder) {
-            Ok(folder) => path.strip_prefix(folder).unwrap_or(&path),
-            Err(_) => &path, // The folder is made later: nothing is in it yet.
-        };
-        let text = named.to_str().map(str::to_owned);
-        text.ok_or_else(|| Error::invalid("is no file name in UTF-8").in_file(&path))
+/// Returns what the text of a machine calls a file: its path below the machine's folder, else its
+/// absolute one.
+fn text_name(vm_folder: &Path, path: &Path) -> Result<String> {
+    let path =
+        std::fs::canonicalize(path).map_err(|error| Error::io("open", error).in_file(path))?;
+    let named = match std::fs::canonicalize(vm_folder) {
+        Ok(folder) => path.strip_prefix(folder).unwrap_or(&path),
+        Err(_) => &path, // The folder is made later: nothing is in it yet.
+    };
+    let text = named.to_str().map(str::to_owned);
+    text.ok_or_else(|| Error::invalid("is no file name in UTF-8").in_file(&path))
+}
+
+/// Returns what the text calls a file that the user named, who thereby lets the machine use it: if
+/// it is beyond the machine's folder, it is added to what he consented to.
+pub(crate) fn named_by_user(
+    vm_folder: &Path,
+    path: &Path,
+    consented: &mut Vec<PathBuf>,
+) -> Result<String> {
+    FileStorage::open(path, Access::ReadOnly, LockMode::None)?;
+    let name = text_name(vm_folder, path)?;
+    if Path::new(&name).is_absolute() {
+        consented.push(PathBuf::from(&name));
     }
+    Ok(name)
 }
 
 /// A disk that was made.
@@ -365,17 +385,5 @@ fn controller_of(machine: &Machine, node: Node) -> Option<&Controller> {
 
 /// Returns the bus of the machine's first disk.
 fn bus_of_disks(machine: &Machine) -> Option<Bus> {
-    let mut drives = machine.drives.iter();
-    let disk = drives.find(|drive| matches!(drive.medium, Medium::Disk(_)));
-    disk.map(|drive| drive.node.bus)
-}
-
-fn oddities(opened: &hako_formats::OpenedChain) -> Vec<String> {
-    let mut oddities = Vec::new();
-    for layer in &opened.layers {
-        let file = layer.args.storage.name();
-        let of_layer = layer.image.info().oddities.iter();
-        oddities.extend(of_layer.map(|oddity| format!("{file}: {oddity}")));
-    }
-    oddities
+    machine.disks().next().map(|(node, _)| node.bus)
 }

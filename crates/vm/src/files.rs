@@ -129,6 +129,21 @@ impl Vm {
     }
 }
 
+/// Returns the one file in a folder with this extension, in any case. `None`: there is none.
+pub(crate) fn the_one(folder: &Path, extension: &str) -> Result<Option<PathBuf>> {
+    let names = file_names(folder)?.into_iter();
+    let mut paths = names.map(|name| folder.join(name)).filter(|path| {
+        path.extension()
+            .is_some_and(|found| found.eq_ignore_ascii_case(extension))
+    });
+    match (paths.next(), paths.next()) {
+        (first, None) => Ok(first),
+        (_, Some(_)) => Err(Error::invalid(format!("holds several .{extension} files"))
+            .in_file(folder)
+            .hint("give the path of the one you mean")),
+    }
+}
+
 fn parent_of(layer: &OpenedLayer, options: &OpenOptions) -> Option<(hako_block::Opened, String)> {
     let link = layer.image.info().parent.as_ref()?;
     let opened = find_parent(layer, link, options).ok()?;

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use hako_block::gate::file_names;
 use hako_block::{Error, ErrorKind, Result};
 use hako_formats::machine::Machine;
 
 use crate::check::check_name;
+use crate::files::the_one;
 use crate::vm::{absolute, find_entry};
 use crate::{Entry, Home, Inventory, State, Vm};
 
@@ -97,16 +97,6 @@ pub fn vmx_in(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_path_buf());
     }
-    let names = file_names(path)?;
-    let mut found = names.iter().filter(|name| {
-        let extension = Path::new(name).extension();
-        extension.is_some_and(|extension| extension.eq_ignore_ascii_case("vmx"))
-    });
-    match (found.next(), found.next()) {
-        (Some(one), None) => Ok(path.join(one)),
-        (None, _) => Err(Error::new(ErrorKind::VmNotFound, "holds no .vmx").in_file(path)),
-        (Some(_), Some(_)) => Err(Error::invalid("holds several .vmx files")
-            .in_file(path)
-            .hint("give the path of one")),
-    }
+    the_one(path, "vmx")?
+        .ok_or_else(|| Error::new(ErrorKind::VmNotFound, "holds no .vmx").in_file(path))
 }

@@ -12,9 +12,9 @@ use hako_formats::vmx::Vmx;
 use hako_formats::{OpenOptions, Task};
 
 use crate::check::{check_cpu, check_memory};
-use crate::devices::{DiskContent, NewDisk, NewNic, Site, new_cd};
+use crate::devices::{DiskContent, NewDisk, NewNic, Site, named_by_user, new_cd};
 use crate::guest::{GuestDefaults, guest_defaults};
-use crate::users::{file_id, files_of, other_user};
+use crate::users::{files_of, other_user};
 use crate::{Home, Inventory, Vm};
 
 /// What to change; what is `None` or empty stays. Removals come first, raw keys last.
@@ -188,16 +188,11 @@ impl Change<'_> {
         let opened = self.vm.look_at(disk)?;
         let top = &opened.layers[0];
         let path = PathBuf::from(top.args.storage.name());
-        let id = file_id(&path);
         for other in self.vm.all_disks()? {
             if other.file == disk.file {
                 continue;
             }
-            let stands_on_it = self.vm.look_at(&other).is_ok_and(|other| {
-                let files = files_of(&other);
-                files.iter().any(|file| file_id(file) == id)
-            });
-            if stands_on_it {
+            if self.vm.stands_on(&other, &path) {
                 let what = format!("{} needs it, too", other.file);
                 return Err(Error::invalid(what).in_file(&path));
             }
@@ -329,7 +324,7 @@ impl Change<'_> {
                 ..found.clone()
             },
             (Some(image), found) => {
-                let file = self.named_by_user(image)?;
+                let file = named_by_user(self.vm.folder(), image, &mut self.consented)?;
                 match found {
                     Some(found) => Drive {
                         medium: Medium::CdImage { file },
@@ -341,24 +336,6 @@ impl Change<'_> {
             }
         };
         self.vm.vmx.put_drive(&drive, None)
-    }
-
-    /// Returns what the text calls a file that the user named.
-    fn named_by_user(&mut self, path: &Path) -> Result<String> {
-        FileStorage::open(path, Access::ReadOnly, LockMode::None)?;
-        let folder = self.vm.folder();
-        let site = Site {
-            folder,
-            vm_folder: folder,
-            stem: "",
-            is_taken: &|_| false,
-            allow: &[],
-        };
-        let name = site.text_name(path)?;
-        if Path::new(&name).is_absolute() {
-            self.consented.push(PathBuf::from(&name));
-        }
-        Ok(name)
     }
 
     /// Refuses a text that says something that the machine would not start with, and did not say
@@ -415,20 +392,9 @@ impl Change<'_> {
     }
 
     fn refuse_second_use(&self, machine: &Machine, drive: &Drive, file: &Path) -> Result<()> {
-        let id = file_id(file);
-        for other in &machine.drives {
-            let Medium::Disk(disk) = &other.medium else {
-                continue;
-            };
-            if other.node == drive.node {
-                continue;
-            }
-            let shared = self.vm.look_at(disk).is_ok_and(|opened| {
-                let files = files_of(&opened);
-                files.iter().any(|file| file_id(file) == id)
-            });
-            if shared {
-                let what = format!("{} and {} would share it", other.node, drive.node);
+        for (node, disk) in machine.disks().filter(|(node, _)| *node != drive.node) {
+            if self.vm.stands_on(disk, file) {
+                let what = format!("{node} and {} would share it", drive.node);
                 return Err(Error::invalid(what).in_file(file));
             }
         }

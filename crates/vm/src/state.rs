@@ -2,7 +2,6 @@
 
 use hako_block::lock::refuse_vmware_lock;
 use hako_block::{Access, Error, ErrorKind, Result};
-use hako_formats::machine::Medium;
 use hako_formats::suspended::state_file;
 
 use crate::{Held, Vm};
@@ -82,10 +81,7 @@ impl Vm {
             return Some(error.to_string());
         }
         let rules = self.rules(false);
-        self.vmx.machine().drives.iter().find_map(|drive| {
-            let Medium::Disk(disk) = &drive.medium else {
-                return None;
-            };
+        self.vmx.machine().disks().find_map(|(_, disk)| {
             // What is missing, or may not be opened, nobody runs on; whoever opens it will hear.
             let error = self.open_file(&disk.file, Access::ReadOnly, &rules).err()?;
             (error.kind() == ErrorKind::Locked).then(|| error.to_string())

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use hako_block::{FileId, ImageInfo, Result};
-use hako_formats::machine::{DiskMedium, Medium, Node};
+use hako_formats::machine::{DiskMedium, Node};
 use hako_formats::{OpenOptions, OpenedChain};
 
 use crate::{Home, Inventory, Vm};
@@ -13,13 +13,9 @@ use crate::{Home, Inventory, Vm};
 impl Vm {
     /// Returns its disks, ascending by node.
     pub fn disks(&self) -> Vec<(Node, DiskMedium)> {
-        let drives = self.vmx.machine().drives.into_iter();
-        drives
-            .filter_map(|drive| match drive.medium {
-                Medium::Disk(disk) => Some((drive.node, disk)),
-                _ => None,
-            })
-            .collect()
+        let machine = self.vmx.machine();
+        let disks = machine.disks();
+        disks.map(|(node, disk)| (node, disk.clone())).collect()
     }
 
     /// Returns the disks that it has now and those that its snapshots hold, each image once.
@@ -45,6 +41,13 @@ impl Vm {
             ..OpenOptions::default()
         };
         self.open_disk(disk, &options)
+    }
+
+    /// Returns whether one of the files that a disk is made of, its parents' too, is this one.
+    pub(crate) fn stands_on(&self, disk: &DiskMedium, file: &Path) -> bool {
+        let id = file_id(file);
+        self.look_at(disk)
+            .is_ok_and(|opened| files_of(&opened).iter().any(|own| file_id(own) == id))
     }
 
     /// Returns the files of every layer of its disks that can be opened.
@@ -102,7 +105,7 @@ pub(crate) fn files_of(opened: &OpenedChain) -> Vec<PathBuf> {
 }
 
 /// Returns the host files of one layer, the main one first.
-pub(crate) fn layer_files(main: &str, info: &ImageInfo) -> Vec<PathBuf> {
+fn layer_files(main: &str, info: &ImageInfo) -> Vec<PathBuf> {
     let mut files = vec![PathBuf::from(main)];
     for file in info.files.iter().map(PathBuf::from) {
         if !files.contains(&file) {

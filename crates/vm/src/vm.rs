@@ -160,6 +160,31 @@ impl Inventory {
         }
     }
 
+    /// Lists a new machine called `name`, then lets `deliver` put its folder where it belongs; if
+    /// that fails, it is not listed. In this order, for a machine that is listed and missing can be
+    /// made again; one that is there and not listed would be in the way.
+    pub(crate) fn admit(
+        home: &Home,
+        name: &str,
+        entry: Entry,
+        deliver: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let vmx = entry.vmx.clone();
+        Self::change(home, |inventory| {
+            inventory.refuse_taken(name, &vmx)?;
+            inventory.entries.retain(|listed| listed.vmx != vmx);
+            inventory.entries.push(entry);
+            Ok(())
+        })?;
+        deliver().or_else(|error| {
+            Self::change(home, |inventory| {
+                inventory.entries.retain(|listed| listed.vmx != vmx);
+                Ok(())
+            })?;
+            Err(error)
+        })
+    }
+
     /// Refuses a name or a .vmx that another machine has. One that is listed with this very .vmx
     /// and is not there is none.
     pub(crate) fn refuse_taken(&self, name: &str, vmx: &Path) -> Result<()> {

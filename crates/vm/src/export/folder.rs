@@ -10,7 +10,8 @@ use hako_pipeline::CopyOptions;
 
 use super::{ExportReport, ExportedDisk, Product};
 use crate::Vm;
-use crate::import::{ImportedDisk, Incoming, Manner, NewFile, UsedBy, write_files};
+use crate::copy::Manner;
+use crate::import::{ImportedDisk, Incoming, NewFile, UsedBy, write_files};
 use crate::vm::absolute;
 
 /// Writes a folder with a .vmx.

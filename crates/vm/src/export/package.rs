@@ -7,8 +7,8 @@ use std::sync::Arc;
 use hako_block::gate::replace_file;
 use hako_block::identity::random_u64;
 use hako_block::{
-    BlockImage, Error, ErrorKind, FileStorage, MemoryFolder, PipeStorage, Result, SECTOR_BYTES,
-    StagedFolder, StagedTree, Storage,
+    BlockImage, Error, ErrorKind, FileStorage, MemoryFolder, PipeStorage, Result, StagedFolder,
+    StagedTree, Storage,
 };
 use hako_formats::digest::{Algorithm, digest};
 use hako_formats::machine::{DiskMode, Machine, Medium, Node};
@@ -20,8 +20,12 @@ use hako_pipeline::{CopyOptions, copy, sha256};
 use super::description::{contents_comment, portable_stem};
 use super::verify::verify_package;
 use super::{ExportReport, ExportRequest, ExportedDisk};
+use crate::copy::{read_small, whole_sectors};
 use crate::import::{Content, Incoming, Package, Text, UsedBy};
 use crate::{Held, Vm};
+
+/// Largest file that is taken for the firmware's settings; VMware's have 8 KiB to 270 KiB.
+const MAX_NVRAM_BYTES: usize = 16 << 20;
 
 /// The export of a machine as a package.
 pub(super) struct Job<'a> {
@@ -75,10 +79,7 @@ impl<'a> Job<'a> {
             let Content::Image(image) = disk.content else {
                 continue;
             };
-            let size = image.info().virtual_size;
-            let virtual_size = size
-                .checked_next_multiple_of(SECTOR_BYTES)
-                .ok_or_else(|| Error::invalid("the disk is too large"))?;
+            let virtual_size = whole_sectors(&*image)?;
             disks.push(Disk {
                 node: disk.node,
                 id: format!("vmdisk{}", index + 1),
@@ -92,7 +93,9 @@ impl<'a> Job<'a> {
         let mut nvram = None;
         for file in &incoming.files {
             match file.used_by {
-                UsedBy::Key("nvram") => nvram = Some(read_nvram(&*file.opened.storage)?),
+                UsedBy::Key("nvram") => {
+                    nvram = Some(read_small(&*file.opened.storage, MAX_NVRAM_BYTES, "NVRAM")?)
+                }
                 _ => warnings.push(format!(
                     "{} is not packed: an OVF has no place for it",
                     file.name
@@ -388,21 +391,6 @@ impl<'a> Job<'a> {
             warnings: self.warnings.clone(),
         }
     }
-}
-
-/// Reads the firmware's settings; VMware's are 8 KiB to 270 KiB.
-fn read_nvram(storage: &dyn Storage) -> Result<Vec<u8>> {
-    const MAX_BYTES: u64 = 16 << 20;
-    let len = storage.len_bytes()?;
-    if len > MAX_BYTES {
-        return Err(
-            Error::unsupported(format!("has {len} bytes: no NVRAM has so many"))
-                .in_file(storage.name()),
-        );
-    }
-    let mut bytes = vec![0; len as usize];
-    storage.read_at(0, &mut bytes)?;
-    Ok(bytes)
 }
 
 /// Gives disks their ids, takes CDs out of their drives, and says what gets lost.

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use hako_block::gate::file_names;
 use hako_block::{Access, Error, ErrorKind, Result};
 use hako_formats::machine::{DiskMedium, Medium, Node};
 use hako_formats::vmsd::Snapshot;
@@ -194,19 +193,4 @@ fn take(
         Err(error) => return Err(error),
     }
     Ok(())
-}
-
-/// Returns the one file in a folder with one of these extensions. `None`: there is none.
-pub(super) fn the_one(folder: &Path, extension: &str) -> Result<Option<std::path::PathBuf>> {
-    let names = file_names(folder)?.into_iter();
-    let mut paths = names.map(|name| folder.join(name)).filter(|path| {
-        path.extension()
-            .is_some_and(|found| found.eq_ignore_ascii_case(extension))
-    });
-    match (paths.next(), paths.next()) {
-        (first, None) => Ok(first),
-        (_, Some(_)) => Err(Error::invalid(format!("has several .{extension} files"))
-            .in_file(folder)
-            .hint("give the path of the one you mean")),
-    }
 }

@@ -32,9 +32,11 @@ pub(crate) use folder::{Extent, incoming_of};
 pub(crate) use incoming::{Content, Incoming, NewFile, Text, UsedBy};
 pub use list::{ListedDisk, ListedSystem, Listing};
 pub(crate) use package::Package;
-pub(crate) use write::{Manner, write_files};
+pub(crate) use write::write_files;
 
 use crate::check::check_name;
+use crate::copy::Manner;
+use crate::files::the_one;
 use crate::vm::absolute;
 use crate::{Entry, Home, Inventory};
 
@@ -159,7 +161,11 @@ pub fn import(
     )?;
     cancel.check()?;
     let cleared = tree.cleared().to_vec();
-    deliver(home, &name, &vmx, tree)?;
+    let entry = Entry {
+        vmx: vmx.clone(),
+        ..Entry::default()
+    };
+    Inventory::admit(home, &name, entry, || tree.commit())?;
     Ok(ImportReport {
         name,
         vmx,
@@ -252,9 +258,9 @@ fn lock(open: &OpenOptions) -> LockMode {
 
 /// Returns the file in a folder that describes a machine.
 fn main_file(path: &Path) -> Result<PathBuf> {
-    let found = match folder::the_one(path, "vmx")? {
+    let found = match the_one(path, "vmx")? {
         Some(found) => Some(found),
-        None => folder::the_one(path, "ovf")?,
+        None => the_one(path, "ovf")?,
     };
     found.ok_or_else(|| Error::invalid("has neither a .vmx nor an .ovf in it").in_file(path))
 }
@@ -301,25 +307,4 @@ fn new_folder(home: &Home, name: &str) -> Result<PathBuf> {
     let vms = home.vms();
     std::fs::create_dir_all(&vms).map_err(|error| Error::io("create", error).in_file(&vms))?;
     Ok(vms.join(name))
-}
-
-/// Lists the machine and gives its folder its name. Listed first: one that is listed and missing
-/// can be imported again, one that is there and not listed would be in the way.
-fn deliver(home: &Home, name: &str, vmx: &Path, tree: StagedTree) -> Result<()> {
-    Inventory::change(home, |inventory| {
-        inventory.refuse_taken(name, vmx)?;
-        inventory.entries.retain(|entry| entry.vmx != vmx);
-        inventory.entries.push(Entry {
-            vmx: vmx.to_path_buf(),
-            ..Entry::default()
-        });
-        Ok(())
-    })?;
-    tree.commit().or_else(|error| {
-        Inventory::change(home, |inventory| {
-            inventory.entries.retain(|entry| entry.vmx != vmx);
-            Ok(())
-        })?;
-        Err(error)
-    })
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::copy::read_small;
 use hako_block::gate::folder_of;
 use hako_block::{
     Access, Cancel, Error, ErrorKind, Gate, GateRules, Joined, Opened, Resolver, Result, Storage,
@@ -148,8 +149,12 @@ impl Package {
     ) -> Result<Self> {
         let manifest = match manifest {
             Some(storage) => Some(
-                Manifest::parse(&read(&*storage, ovf::manifest::MAX_BYTES)?)
-                    .map_err(|error| error.in_file(storage.name()))?,
+                Manifest::parse(&read_small(
+                    &*storage,
+                    ovf::manifest::MAX_BYTES,
+                    "such text",
+                )?)
+                .map_err(|error| error.in_file(storage.name()))?,
             ),
             None => None,
         };
@@ -161,7 +166,7 @@ impl Package {
         if let Some(manifest) = &manifest {
             files.refuse_missing(manifest, name)?;
         }
-        let bytes = read(&*text, ovf::MAX_BYTES)?;
+        let bytes = read_small(&*text, ovf::MAX_BYTES, "such text")?;
         let envelope = Envelope::parse(&bytes).map_err(|error| error.in_file(text.name()))?;
         warnings.extend(envelope.oddities.iter().cloned());
         Ok(Self {
@@ -334,20 +339,6 @@ fn found(opened: Result<Opened>) -> Result<Option<Opened>> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Reads all of a small file.
-fn read(storage: &dyn Storage, max_bytes: usize) -> Result<Vec<u8>> {
-    let len = usize::try_from(storage.len_bytes()?).unwrap_or(usize::MAX);
-    if len > max_bytes {
-        return Err(Error::unsupported(format!(
-            "has {len} bytes: no such text has more than {max_bytes}"
-        ))
-        .in_file(storage.name()));
-    }
-    let mut bytes = vec![0; len];
-    storage.read_at(0, &mut bytes)?;
-    Ok(bytes)
 }
 
 /// Returns a name with its percent signs decoded (RFC 3986, 2.1); `None` where it has none.

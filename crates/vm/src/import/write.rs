@@ -7,30 +7,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use hako_block::gate::replace_file;
 use hako_block::{
-    Access, BlockImage, Cancel, Error, ErrorKind, Opened, Result, SECTOR_BYTES, StagedFolder,
-    StagedTree, is_zero,
+    BlockImage, Cancel, Error, ErrorKind, Opened, Result, StagedFolder, StagedTree, is_zero,
 };
+use hako_formats::DiskFormat;
 use hako_formats::machine::{Machine, Medium, Node};
 use hako_formats::vmx::Vmx;
-use hako_formats::{CreateArgs, CreateOptions, DiskFormat, OpenArgs};
-use hako_pipeline::{CopyOptions, Delivery, Target, deliver};
 
 use super::incoming::{Blank, Content, Incoming, NewDisk, NewFile, Text, UsedBy};
 use super::package::{Check, wrong_size};
 use super::unpack::unpack;
 use super::{ImportedDisk, envelope};
-
-/// How the new machine's files are to be.
-pub(crate) struct Manner<'a> {
-    /// Format of its disks.
-    pub(crate) format: &'static dyn DiskFormat,
-    /// What the user chose about them.
-    pub(crate) create: &'a CreateOptions,
-    /// Read each disk back before anything gets its name.
-    pub(crate) verify: bool,
-    /// How to copy.
-    pub(crate) copy: CopyOptions<'a>,
-}
+use crate::copy::{Manner, copy_image};
 
 /// What was written beside the text.
 pub(crate) struct Written {
@@ -185,7 +172,7 @@ fn write_disk(
         let failed = &is_failed;
         let checking = scope.spawn(move || run_checks(checks, failed, manner.copy.cancel));
         let delivered = source_of(disk.content, tree, manner)
-            .and_then(|source| copy_disk(&*source, file, tree, manner));
+            .and_then(|source| copy_image(&*source, &tree.path().join(file), manner));
         // What stumbled over damage waits for what the manifest says of it.
         let is_elsewhere = |error: &Error| error.kind() != ErrorKind::Corrupt;
         is_failed.store(
@@ -255,50 +242,6 @@ fn source_of(
             }
         }
     }
-}
-
-fn copy_disk(
-    source: &dyn BlockImage,
-    file: &str,
-    tree: &StagedTree,
-    manner: &Manner<'_>,
-) -> Result<(u64, u64)> {
-    let virtual_size = source
-        .info()
-        .virtual_size
-        .checked_next_multiple_of(SECTOR_BYTES)
-        .ok_or_else(|| Error::invalid("the disk is too large"))?;
-    let format = manner.format;
-    let delivery = Delivery {
-        source,
-        virtual_size,
-        target: Target::Staged(StagedFolder::new(&tree.path().join(file), false)?),
-        sink: Box::new(|storage, outputs| {
-            format.stream(CreateArgs {
-                storage,
-                name: file.to_owned(),
-                outputs,
-                virtual_size,
-                parent: None,
-                options: manner.create.clone(),
-            })
-        }),
-        verify: match manner.verify {
-            false => None,
-            true => Some(Box::new(move |opened: Opened| {
-                format.open(OpenArgs {
-                    storage: opened.storage,
-                    name: opened.name,
-                    resolver: opened.resolver,
-                    access: Access::ReadOnly,
-                    salvage: false,
-                    snapshot: None,
-                })
-            })),
-        },
-    };
-    let report = deliver(delivery, &manner.copy)?;
-    Ok((virtual_size, report.data_bytes))
 }
 
 /// Copies a file as it is, blocks of zeros left out, once it is what the manifest says.
