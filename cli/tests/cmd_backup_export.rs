@@ -27,7 +27,6 @@ impl Vms {
     /// Runs the binary so many days after the first night.
     fn run(&self, day: u64, words: &[&str]) -> Run {
         let mut command = self.0.command();
-        command.env("HAKO_HOME", self.0.path("home"));
         command.env("SOURCE_DATE_EPOCH", (NIGHT + day * 86_400).to_string());
         command.args(words).output().unwrap().into()
     }
@@ -37,12 +36,7 @@ impl Vms {
     }
 
     fn backups(&self) -> Vec<String> {
-        let mut names: Vec<_> = std::fs::read_dir(self.0.path("backups"))
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
+        self.0.names_in("backups")
     }
 }
 

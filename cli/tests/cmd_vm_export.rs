@@ -23,7 +23,6 @@ impl Vms {
 
     fn command(&self) -> assert_cmd::Command {
         let mut command = self.0.command();
-        command.env("HAKO_HOME", self.0.path("home"));
         command.env("SOURCE_DATE_EPOCH", "1795339815");
         command
     }

@@ -18,7 +18,6 @@ impl Vms {
 
     fn import(&self, words: &[&str]) -> Run {
         let mut command = self.0.command();
-        command.env("HAKO_HOME", self.0.path("home"));
         command.args(["vm", "import", "both.ovf"]).args(words);
         command.output().unwrap().into()
     }
@@ -32,7 +31,6 @@ impl Vms {
 
     fn info(&self, name: &str) -> Value {
         let mut command = self.0.command();
-        command.env("HAKO_HOME", self.0.path("home"));
         let output = command.args(["--json", "vm", "info", name]).output();
         serde_json::from_slice(&output.unwrap().stdout).unwrap()
     }

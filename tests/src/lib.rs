@@ -6,6 +6,7 @@
 pub mod corpus;
 pub mod disk;
 pub mod fuzz;
+pub mod machines;
 pub mod nbd;
 pub mod peers;
 
@@ -52,34 +53,6 @@ pub fn skip(reason: &str) {
         "in CI nothing may be skipped: {reason}"
     );
     eprintln!("skipped: {reason}");
-}
-
-/// System calls that change what is on the disk.
-pub const CHANGING_CALLS: &[&str] = &[
-    "link",
-    "linkat",
-    "rename",
-    "renameat",
-    "renameat2",
-    "unlink",
-    "unlinkat",
-    "rmdir",
-    "mkdir",
-    "mkdirat",
-    "fsync",
-    "fdatasync",
-    "ftruncate",
-    "pwrite64",
-    "write",
-    "fallocate",
-];
-
-/// Returns what strace is told to kill a command at its `n`th `call`; the command follows.
-pub fn killing(call: &str, n: usize) -> [String; 8] {
-    let trace = format!("trace={call}");
-    let inject = format!("inject={call}:signal=KILL:when={n}");
-    let words = ["-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
-    words.map(str::to_owned)
 }
 
 /// What a finished command said.

@@ -1,56 +1,35 @@
 //! `hako vm` killed at every system call that changes a file: a machine is whole or not there, is
 //! found, and the next run completes what was begun.
 
-use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::ops::Deref;
+use std::path::Path;
 
-use hako_tests::{CHANGING_CALLS, disk, disk_verb, hako, killing, names, skip};
+use hako_tests::machines::{CHANGING_CALLS, Machines, has_strace};
+use hako_tests::{disk_verb, hako, names};
 use serde_json::Value;
 
 const MIB: u64 = 1 << 20;
 
 /// A home of machines that is put back as it was before every trial.
-struct World {
-    folder: tempfile::TempDir,
+struct World(Machines);
+
+impl Deref for World {
+    type Target = Machines;
+
+    fn deref(&self) -> &Machines {
+        &self.0
+    }
 }
 
 impl World {
     fn new() -> Self {
-        let world = Self {
-            folder: tempfile::tempdir().unwrap(),
-        };
-        disk::make_dense(&world.path("disk.raw"), 4 * MIB, 7);
-        world
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn command(&self, program: impl AsRef<Path>) -> Command {
-        let mut command = Command::new(program.as_ref());
-        command
-            .current_dir(self.folder.path())
-            .env("HAKO_HOME", self.path("home"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        command
+        Self(Machines::new(4 * MIB))
     }
 
     #[track_caller]
     fn vm(&self, words: &[&str]) -> Value {
-        let mut command = self.command(hako());
-        command.args(["vm", "--json"]).args(words);
-        let output = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .output()
-            .unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{words:?}: {stderr}");
-        serde_json::from_slice(&output.stdout).unwrap_or_default()
+        let stdout = self.run(&[&["vm", "--json"], words].concat());
+        serde_json::from_slice(&stdout).unwrap_or_default()
     }
 
     /// Makes a machine with a chain of two layers in split files, a second disk, a list of
@@ -98,13 +77,6 @@ impl World {
         assert!(status.success());
     }
 
-    /// Runs the verb and kills it at its `n`th call of that name; returns how it ended.
-    fn killed(&self, words: &[&str], call: &str, n: usize) -> ExitStatus {
-        let mut command = self.command("strace");
-        let command = command.args(killing(call, n)).arg(hako()).arg("vm");
-        command.args(words).status().unwrap()
-    }
-
     /// Returns what the guest sees on the machine's first disk, and that all its files are there.
     #[track_caller]
     fn assert_whole(&self, name: &str, about: &str) {
@@ -113,22 +85,13 @@ impl World {
             assert!(drive["error"].is_null(), "{about}: {drive}");
         }
         let disk = info["drives"][0]["layers"][0]["file"].as_str().unwrap();
-        let run = disk_verb("compare", &[&self.path("disk.raw"), Path::new(disk)], &[]);
-        assert_eq!(run.code, Some(0), "{about}: {}{}", run.stdout, run.stderr);
+        self.assert_same(Path::new(disk), about);
         let vmx = Path::new(info["vmx"].as_str().unwrap());
         for snapshot in info["snapshots"].as_array().unwrap() {
             let file = snapshot["disks"][0]["file"].as_str().unwrap();
             assert!(vmx.with_file_name(file).exists(), "{about}: {file}");
         }
     }
-}
-
-fn has_strace() -> bool {
-    let found = Command::new("strace").arg("--version").output().is_ok();
-    if !found {
-        skip("strace is not installed: tests/run does that");
-    }
-    found
 }
 
 /// Kills `words` at the first call of each name, the second and so on, each time from the
@@ -138,8 +101,8 @@ fn kill_everywhere(world: &World, words: &[&str], mut look: impl FnMut(&str)) ->
     for call in CHANGING_CALLS {
         for n in 1.. {
             world.copy("template", "home");
-            let status = world.killed(words, call, n);
-            if status.signal().is_none() {
+            let words = [&["vm"], words].concat();
+            if let Some(status) = world.killed(&words, call, n) {
                 assert!(status.success(), "{words:?} at {call} {n}: {status}");
                 break;
             }

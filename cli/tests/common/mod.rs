@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A test helper panics to fail the test.
 #![allow(dead_code)] // Each test file is a crate of its own and uses a part.
 
+pub mod vms;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -44,7 +46,12 @@ impl World {
 
     /// The names in the folder, sorted.
     pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<_> = std::fs::read_dir(self.folder.path())
+        self.names_in("")
+    }
+
+    /// What is in a folder, sorted.
+    pub fn names_in(&self, folder: &str) -> Vec<String> {
+        let mut names: Vec<_> = std::fs::read_dir(self.path(folder))
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
@@ -64,10 +71,11 @@ impl World {
         path
     }
 
-    /// The binary, to run in the folder.
+    /// The binary, to run in the folder, with a home of machines in it.
     pub fn command(&self) -> Command {
         let mut command = Command::new(binary());
         command.current_dir(self.folder.path());
+        command.env("HAKO_HOME", self.path("home"));
         command
     }
 
