@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
 use hako_block::Result;
-use hako_formats::machine::{Machine, Medium, Network};
 use hako_formats::ovf::{Choices, Product};
 use hako_formats::{CreateOptions, format_named};
 use hako_vm::{ImportReport, ImportRequest, ImportSource, ListedSystem, Listing, PackageChoices};
@@ -16,6 +15,7 @@ use crate::disk::options::{OpenFlags, Threads, format_names, rate, subformat_nam
 use crate::exit::Exit;
 use crate::output::Out;
 use crate::size;
+use crate::vm::specs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -155,7 +155,7 @@ impl Import {
         let networks = self
             .networks
             .iter()
-            .map(|(from, to)| (from.clone(), network(to)));
+            .map(|(from, to)| (from.clone(), specs::network(to)));
         Ok(ImportRequest {
             source: self.source()?,
             open: self.open.options(),
@@ -188,17 +188,6 @@ fn pair(text: &str) -> std::result::Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("write it like NAME=VALUE".to_owned()),
-    }
-}
-
-fn network(text: &str) -> Network {
-    let lower = text.to_lowercase();
-    match lower.as_str() {
-        "nat" => Network::Nat,
-        "bridged" => Network::Bridged,
-        "hostonly" => Network::HostOnly,
-        _ if lower.starts_with("vmnet") => Network::Custom(text.to_owned()),
-        _ => Network::PortGroup(text.to_owned()),
     }
 }
 
@@ -263,7 +252,7 @@ fn system_json(system: &ListedSystem) -> Value {
         "cpus": machine.cpu.count,
         "memory_bytes": machine.memory_bytes,
         "firmware": machine.firmware.name(),
-        "disks": n_disks(machine),
+        "disks": machine.disks().count(),
         "nics": machine.nics.len(),
         "products": system.products.iter().map(product_json).collect::<Vec<_>>(),
         "licenses": system.licenses,
@@ -289,15 +278,6 @@ fn product_json(product: &Product) -> Value {
     })
 }
 
-fn n_disks(machine: &Machine) -> usize {
-    let is_disk = |medium: &Medium| matches!(medium, Medium::Disk(_));
-    machine
-        .drives
-        .iter()
-        .filter(|drive| is_disk(&drive.medium))
-        .count()
-}
-
 fn print(listing: &Listing, out: &mut Out) -> Result<()> {
     for system in &listing.systems {
         let machine = &system.machine;
@@ -311,7 +291,7 @@ fn print(listing: &Listing, out: &mut Out) -> Result<()> {
             "  hardware: {} CPUs, {} memory, {} disks, {} network cards, {}",
             machine.cpu.count,
             size::human(machine.memory_bytes),
-            n_disks(machine),
+            machine.disks().count(),
             machine.nics.len(),
             machine.firmware.name(),
         ))?;

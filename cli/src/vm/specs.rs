@@ -88,7 +88,7 @@ pub fn or_none<T>(
 }
 
 /// Returns the network of that name: VMware's own words, its virtual networks, a port group.
-fn network(name: &str) -> Network {
+pub fn network(name: &str) -> Network {
     match name.to_ascii_lowercase().as_str() {
         "bridged" => Network::Bridged,
         "nat" => Network::Nat,
