@@ -95,6 +95,30 @@ impl Vm {
     /// the main file last: taken away in this order, what is left can always be found again. Of
     /// layers that cannot be opened: what goes by their names.
     pub(crate) fn disk_files_here(&self, disk: &DiskMedium) -> Vec<Vec<PathBuf>> {
+        let layers = self.layers_of(disk).into_iter().rev();
+        let mut layers: Vec<Vec<PathBuf>> = layers
+            .map(|layer| match layer {
+                Ok(layer) => {
+                    let mut files = hako_disk::files_of(&layer);
+                    files.reverse();
+                    files
+                }
+                Err(main) => files_by_name(&main),
+            })
+            .collect();
+        for files in &mut layers {
+            files.retain(|file| file.starts_with(self.folder()));
+        }
+        layers.retain(|files| !files.is_empty());
+        layers
+    }
+
+    /// Looks at the layers of a disk, the top first, without locks and whether they fit together
+    /// or not. One that cannot be opened, told by its main file, is the last.
+    pub(crate) fn layers_of(
+        &self,
+        disk: &DiskMedium,
+    ) -> Vec<std::result::Result<OpenedLayer, PathBuf>> {
         let options = OpenOptions {
             rules: self.rules(true),
             ..OpenOptions::default()
@@ -110,21 +134,11 @@ impl Vm {
             }
             let main = PathBuf::from(opened.storage.name());
             let layer = format_named(&format).and_then(|f| open_layer(f, opened, &options));
-            match layer {
-                Ok(layer) => {
-                    let mut files = hako_disk::files_of(&layer);
-                    files.reverse();
-                    layers.push(files);
-                    next = parent_of(&layer, &options);
-                }
-                Err(_) => layers.push(files_by_name(&main)),
+            if let Ok(layer) = &layer {
+                next = parent_of(layer, &options);
             }
+            layers.push(layer.map_err(|_| main));
         }
-        layers.reverse();
-        for files in &mut layers {
-            files.retain(|file| file.starts_with(self.folder()));
-        }
-        layers.retain(|files| !files.is_empty());
         layers
     }
 }

@@ -24,6 +24,7 @@ mod references;
 mod rename;
 mod seed;
 mod set;
+mod snapshot;
 mod state;
 mod users;
 mod vm;
