@@ -4,7 +4,6 @@
 mod common;
 
 use common::vms::Vms;
-use serde_json::Value;
 
 #[test]
 fn rename_takes_every_file_and_reference_along() {

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use hako_block::{BlockImage, Error, Result, SECTOR_BYTES, Storage};
+use hako_block::{BlockImage, Error, Result, SECTOR_BYTES, Storage, Value};
 use hako_disk::{Ready, reopen};
-use hako_formats::{CreateArgs, CreateOptions, DiskFormat};
+use hako_formats::{Adapter, CreateArgs, CreateOptions, DiskFormat, OpenedChain};
 use hako_pipeline::{CopyOptions, Delivery, deliver};
 
 /// How new disks are to be.
@@ -17,6 +17,75 @@ pub(crate) struct Manner<'a> {
     pub(crate) verify: bool,
     /// How to copy.
     pub(crate) copy: CopyOptions<'a>,
+}
+
+impl Manner<'_> {
+    /// Returns how a disk is to be that has a shape of its own.
+    pub(crate) fn shaped<'a>(&'a self, shape: &'a Shape) -> Manner<'a> {
+        Manner {
+            format: shape.format,
+            create: &shape.create,
+            verify: self.verify,
+            copy: self.copy,
+        }
+    }
+}
+
+/// What a new image is to be.
+pub(crate) struct Shape {
+    /// Its format.
+    pub(crate) format: &'static dyn DiskFormat,
+    /// What is chosen about it.
+    pub(crate) create: CreateOptions,
+}
+
+impl Shape {
+    /// Returns what the lowest layer of a chain is, which is what somebody once chose: overlays
+    /// come and go with snapshots. A variant that cannot be made, or is not for writing, becomes
+    /// the format's usual one, and that is told.
+    pub(crate) fn of(chain: &OpenedChain) -> (Option<Self>, Option<String>) {
+        let Some(base) = chain.layers.last() else {
+            return (None, None);
+        };
+        let (format, info) = (base.format, base.image.info());
+        let wanted = info.subformat.as_deref().map(|name| match name {
+            // Kinds of one and the same on ESXi's file system.
+            "vmfsThin" | "vmfsThick" | "vmfsPreallocated" | "vmfsEagerZeroedThick" => "vmfs",
+            name => name,
+        });
+        let is_fit = |name: &str| {
+            let mut rows = format.subformats().iter();
+            rows.any(|row| row.create && row.write && row.name.eq_ignore_ascii_case(name))
+        };
+        let subformat = wanted.filter(|name| is_fit(name));
+        let told = wanted.filter(|_| subformat.is_none()).map(|name| {
+            let usual = format.subformats().first().map_or("", |row| row.name);
+            format!("is {name}, which is not made: the copy is {usual}")
+        });
+        let detail = |key: &str| info.details.iter().find(|(name, _)| *name == key);
+        let create = CreateOptions {
+            subformat: subformat.map(str::to_owned),
+            adapter: detail("adapter").and_then(|(_, value)| adapter(value)),
+            sector_bytes: detail("logical_sector_size").and_then(|(_, value)| sector(value)),
+            ..CreateOptions::default()
+        };
+        (Some(Self { format, create }), told)
+    }
+}
+
+fn adapter(value: &Value) -> Option<Adapter> {
+    let Value::Text(name) = value else {
+        return None;
+    };
+    let mut all = Adapter::ALL.into_iter();
+    all.find(|adapter| adapter.name().eq_ignore_ascii_case(name))
+}
+
+fn sector(value: &Value) -> Option<u32> {
+    match value {
+        Value::Int(bytes) => u32::try_from(*bytes).ok(),
+        _ => None,
+    }
 }
 
 /// Writes what `source` shows into the new image `path`; nothing appears there before it is whole.

@@ -84,6 +84,12 @@ impl Vm {
         Ok(names)
     }
 
+    /// Returns the path of a file that its text names, if that is in its folder.
+    pub(crate) fn own_file(&self, name: &str) -> Option<PathBuf> {
+        let path = std::fs::canonicalize(self.folder().join(name)).ok()?;
+        (path.starts_with(self.folder()) && path.is_file()).then_some(path)
+    }
+
     fn direct_boot_files(&self) -> impl Iterator<Item = String> {
         let boot = self.vmx.machine().direct_boot;
         boot.into_iter()

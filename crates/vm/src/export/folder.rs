@@ -39,12 +39,8 @@ pub(super) fn to_vmx(
         copy,
     };
     let stem = vm.stem();
-    let disks = write_files(incoming, &stem, &tree, &manner)?.write_text(
-        &vm.name(),
-        &stem,
-        &tree,
-        manner.format,
-    )?;
+    let disks =
+        write_files(incoming, &stem, &tree, &manner)?.write_text(&vm.name(), &stem, &tree)?;
     finish(tree, disks, verify, Vec::new(), copy)
 }
 
@@ -69,7 +65,7 @@ pub(super) fn to_libvirt(
     incoming.files.retain(is_of_drive);
     let stem = vm.stem();
     let written = write_files(incoming, &stem, &tree, &manner)?;
-    let mut machine = written.machine(&vm.name(), manner.format);
+    let mut machine = written.machine(&vm.name());
     absolute_files(&mut machine, &absolute(folder)?);
     let (xml, warnings) = libvirt::domain(&machine)?;
     replace_file(&tree.path().join(format!("{stem}.xml")), xml.as_bytes())?;

@@ -19,7 +19,7 @@ pub(crate) use description::{portable_stem, recorded_contents};
 pub use verify::{Verified, verify_file};
 
 use crate::Vm;
-use crate::import::{Extent, incoming_of};
+use crate::import::{Cds, Extent, incoming_of};
 
 /// What to export.
 pub struct ExportRequest {
@@ -114,7 +114,11 @@ pub fn export(
     let extent = Extent {
         snapshot: request.snapshot.as_deref(),
         // A package has no place for them; other products find them in the folder.
-        with_cds: matches!(target, ExportTarget::Vmx { .. } | ExportTarget::Libvirt(_)),
+        cds: match target {
+            ExportTarget::Vmx { .. } | ExportTarget::Libvirt(_) => Cds::All,
+            _ => Cds::None,
+        },
+        keeps_shapes: false,
     };
     let mut incoming = incoming_of(vm, extent, &request.open)?;
     let mut warnings = std::mem::take(&mut incoming.warnings);

@@ -92,8 +92,8 @@ impl<'a> Job<'a> {
         let mut warnings = Vec::new();
         let mut nvram = None;
         for file in &incoming.files {
-            match file.used_by {
-                UsedBy::Key("nvram") => {
+            match &file.used_by {
+                UsedBy::Key(key) if key == "nvram" => {
                     nvram = Some(read_small(&*file.opened.storage, MAX_NVRAM_BYTES, "NVRAM")?)
                 }
                 _ => warnings.push(format!(

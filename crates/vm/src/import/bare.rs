@@ -59,6 +59,7 @@ pub(super) fn incoming(
             node,
             content: Content::Image(Arc::new(chain.chain)),
             checks: Vec::new(),
+            shape: None,
         }],
         left_out: Vec::new(),
         files: Vec::new(),

@@ -66,6 +66,7 @@ pub(super) fn incoming(mut package: Package, choices: &PackageChoices) -> Result
                     node: drive.node,
                     content,
                     checks,
+                    shape: None,
                 });
             }
             Medium::CdImage { file } => {
@@ -99,7 +100,7 @@ pub(super) fn incoming(mut package: Package, choices: &PackageChoices) -> Result
                 name: last_part(&stored.opened.name),
                 opened: stored.opened,
                 checks: stored.checks,
-                used_by: UsedBy::Key("nvram"),
+                used_by: UsedBy::Key("nvram".to_owned()),
             });
         }
     }

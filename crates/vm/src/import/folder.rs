@@ -9,6 +9,7 @@ use hako_formats::vmsd::Snapshot;
 use hako_formats::{OpenOptions, OpenedChain};
 
 use super::incoming::{Content, Incoming, NewDisk, NewFile, Text, UsedBy};
+use crate::copy::Shape;
 use crate::{Held, State, Vm};
 
 /// What of a machine is copied.
@@ -16,8 +17,21 @@ use crate::{Held, State, Vm};
 pub(crate) struct Extent<'a> {
     /// The snapshot to copy, by name or uid, instead of the current state.
     pub(crate) snapshot: Option<&'a str>,
-    /// Whether CD images come along.
-    pub(crate) with_cds: bool,
+    /// Which CD images come along.
+    pub(crate) cds: Cds,
+    /// Whether its disks keep format and variant.
+    pub(crate) keeps_shapes: bool,
+}
+
+/// Which of a machine's CD images are copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cds {
+    /// All of them.
+    All,
+    /// Those in its folder: the others stay where they are, and are named so.
+    Own,
+    /// None.
+    None,
 }
 
 /// Finds out what is to be written of the machine at `vmx`, which must be off and stays so
@@ -26,7 +40,8 @@ pub(super) fn incoming(vmx: &Path, open: &OpenOptions) -> Result<Incoming> {
     let vm = Vm::at(vmx, &open.rules.allow_paths)?;
     let extent = Extent {
         snapshot: None,
-        with_cds: true,
+        cds: Cds::All,
+        keeps_shapes: false,
     };
     incoming_of(&vm, extent, open)
 }
@@ -70,29 +85,45 @@ pub(crate) fn incoming_of(vm: &Vm, extent: Extent<'_>, open: &OpenOptions) -> Re
                 };
                 let chain = open_disk(vm, &disk, snapshot.is_some(), open)
                     .map_err(|error| error.place(format!("disk {}", drive.node)))?;
+                let mut shape = None;
+                if extent.keeps_shapes {
+                    let (own, told) = Shape::of(&chain);
+                    let told = told.map(|told| format!("disk {} {told}", drive.node));
+                    incoming.warnings.extend(told);
+                    shape = own;
+                }
                 incoming.disks.push(NewDisk {
                     node: drive.node,
                     content: Content::Image(Arc::new(chain.chain)),
                     checks: Vec::new(),
+                    shape,
                 });
             }
-            Medium::CdImage { file } if extent.with_cds => {
-                take(vm, file, UsedBy::Drive(drive.node), open, &mut incoming)?;
-            }
-            Medium::CdImage { file } => {
-                let what = format!("the CD image {file} is not taken along");
-                incoming.warnings.push(what);
-            }
+            Medium::CdImage { file } => match extent.cds {
+                Cds::Own if vm.own_file(file).is_none() => {}
+                Cds::All | Cds::Own => {
+                    take(vm, file, UsedBy::Drive(drive.node), open, &mut incoming)?;
+                }
+                Cds::None => {
+                    let what = format!("the CD image {file} is not taken along");
+                    incoming.warnings.push(what);
+                }
+            },
             _ => {}
         }
     }
+    let boot = vm.vmx.machine().direct_boot;
+    let kernel = boot
+        .as_ref()
+        .map(|boot| ("hako.kernel", boot.kernel.clone()));
+    let initrd = boot.and_then(|boot| Some(("hako.initrd", boot.initrd?)));
     let nvram = vm.vmx.nvram().map(|file| ("nvram", file));
     let vmxf = vm
         .vmx
         .extended_config()
         .map(|file| ("extendedConfigFile", file));
-    for (key, file) in [nvram, vmxf].into_iter().flatten() {
-        take(vm, &file, UsedBy::Key(key), open, &mut incoming)?;
+    for (key, file) in [nvram, vmxf, kernel, initrd].into_iter().flatten() {
+        take(vm, &file, UsedBy::Key(key.to_owned()), open, &mut incoming)?;
     }
     Ok(incoming)
 }
@@ -185,8 +216,7 @@ fn take(
             checks: Vec::new(),
             used_by,
         }),
-        // It comes into being when the machine is first started.
-        Err(error) if error.kind() == ErrorKind::NotFound && matches!(used_by, UsedBy::Key(_)) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound && used_by.is_made_by_products() => {}
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Gate) => {
             incoming.warnings.push(format!("not taken along: {error}"));
         }

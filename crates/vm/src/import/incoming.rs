@@ -8,6 +8,7 @@ use hako_formats::vmx::Vmx;
 
 use super::package::Check;
 use crate::Held;
+use crate::copy::Shape;
 
 /// A machine that is to be written into a new folder.
 pub(crate) struct Incoming {
@@ -43,6 +44,8 @@ pub(crate) struct NewDisk {
     pub(crate) content: Content,
     /// What its files must be.
     pub(crate) checks: Vec<Check>,
+    /// What its new image is to be; what the other disks' are if not said.
+    pub(crate) shape: Option<Shape>,
 }
 
 /// What is in a disk.
@@ -75,12 +78,20 @@ pub(crate) struct NewFile {
 }
 
 /// Where a text names a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum UsedBy {
     /// The drive at this node.
     Drive(Node),
     /// This key.
-    Key(&'static str),
+    Key(String),
+}
+
+impl UsedBy {
+    /// Returns whether products name it like the machine, and make it where it is missing when the
+    /// machine is first started.
+    pub(crate) fn is_made_by_products(&self) -> bool {
+        matches!(self, UsedBy::Key(key) if !key.starts_with("hako."))
+    }
 }
 
 /// A disk of zeros.

@@ -28,7 +28,7 @@ use hako_pipeline::CopyOptions;
 
 pub use envelope::PackageChoices;
 pub(crate) use envelope::open as open_image;
-pub(crate) use folder::{Extent, incoming_of};
+pub(crate) use folder::{Cds, Extent, incoming_of};
 pub(crate) use incoming::{Content, Incoming, NewFile, Text, UsedBy};
 pub use list::{ListedDisk, ListedSystem, Listing};
 pub(crate) use package::Package;
@@ -153,12 +153,7 @@ pub fn import(
     };
     let warnings = std::mem::take(&mut incoming.warnings);
     let verified = incoming.is_verified;
-    let disks = write_files(incoming, &name, &tree, &manner)?.write_text(
-        &name,
-        &name,
-        &tree,
-        request.format,
-    )?;
+    let disks = write_files(incoming, &name, &tree, &manner)?.write_text(&name, &name, &tree)?;
     cancel.check()?;
     let cleared = tree.cleared().to_vec();
     let entry = Entry {
@@ -303,7 +298,8 @@ fn name_of(incoming: &Incoming, own: String) -> String {
     }
 }
 
-fn new_folder(home: &Home, name: &str) -> Result<PathBuf> {
+/// Returns the folder that a new machine gets where machines live.
+pub(crate) fn new_folder(home: &Home, name: &str) -> Result<PathBuf> {
     let vms = home.vms();
     std::fs::create_dir_all(&vms).map_err(|error| Error::io("create", error).in_file(&vms))?;
     Ok(vms.join(name))

@@ -38,12 +38,15 @@ pub(crate) fn write_files(
     let mut names = Names::new(stem);
     let mut placed = Placed::default();
     let mut disks = Vec::new();
-    for disk in incoming.disks {
+    for mut disk in incoming.disks {
+        let shape = disk.shape.take();
+        let shaped = shape.as_ref().map(|shape| manner.shaped(shape));
+        let manner = shaped.as_ref().unwrap_or(manner);
         let file = names.disk(manner.format.extensions()[0]);
         let node = disk.node;
         let (virtual_size, data_bytes) = write_disk(disk, &file, tree, manner)
             .map_err(|error| error.place(format!("disk {node}")))?;
-        placed.disks.push((node, file.clone()));
+        placed.disks.push((node, file.clone(), manner.format));
         disks.push(ImportedDisk {
             node,
             file,
@@ -71,20 +74,23 @@ impl Written {
         name: &str,
         stem: &str,
         tree: &StagedTree,
-        format: &dyn DiskFormat,
     ) -> Result<Vec<ImportedDisk>> {
-        let text = match self.text {
-            Text::Machine(machine) => {
-                Vmx::new(&placed_in(*machine, name, &self.placed, format))?.to_bytes()
-            }
-            Text::Vmx(vmx) => edited(vmx, name, &self.placed, &self.left_out, format)?,
+        let (vmx, disks) = self.into_vmx(name)?;
+        replace_file(&tree.path().join(format!("{stem}.vmx")), &vmx.to_bytes())?;
+        Ok(disks)
+    }
+
+    /// Returns the machine's text, and its disks.
+    pub(crate) fn into_vmx(self, name: &str) -> Result<(Vmx, Vec<ImportedDisk>)> {
+        let vmx = match self.text {
+            Text::Machine(machine) => Vmx::new(&placed_in(*machine, name, &self.placed))?,
+            Text::Vmx(vmx) => edited(vmx, name, &self.placed, &self.left_out)?,
         };
-        replace_file(&tree.path().join(format!("{stem}.vmx")), &text)?;
-        Ok(self.disks)
+        Ok((vmx, self.disks))
     }
 
     /// Returns the machine, with the names of its files as they are now.
-    pub(crate) fn machine(&self, name: &str, format: &dyn DiskFormat) -> Machine {
+    pub(crate) fn machine(&self, name: &str) -> Machine {
         let mut machine = match &self.text {
             Text::Machine(machine) => (**machine).clone(),
             Text::Vmx(vmx) => vmx.machine(),
@@ -93,14 +99,14 @@ impl Written {
         machine
             .drives
             .retain(|drive| !left_out.contains(&drive.node));
-        placed_in(machine, name, &self.placed, format)
+        placed_in(machine, name, &self.placed)
     }
 }
 
 /// What files are called in the new folder.
 #[derive(Default)]
 struct Placed {
-    disks: Vec<(Node, String)>,
+    disks: Vec<(Node, String, &'static dyn DiskFormat)>,
     files: Vec<(UsedBy, String)>,
 }
 
@@ -144,9 +150,9 @@ impl<'a> Names<'a> {
         let extension = Path::new(&file.name)
             .extension()
             .and_then(|text| text.to_str());
-        let base = match (file.used_by, extension) {
-            (UsedBy::Key(_), Some(extension)) => format!("{}.{extension}", self.stem),
-            _ => file.name.trim_start_matches('.').to_owned(),
+        let base = match extension.filter(|_| file.used_by.is_made_by_products()) {
+            Some(extension) => format!("{}.{extension}", self.stem),
+            None => file.name.trim_start_matches('.').to_owned(),
         };
         let mut name = base.clone();
         let mut number = 1;
@@ -271,20 +277,15 @@ fn copy_file(file: &NewFile, path: &Path, cancel: &Cancel) -> Result<()> {
 }
 
 /// Returns the machine with its files' new names.
-fn placed_in(
-    mut machine: Machine,
-    name: &str,
-    placed: &Placed,
-    format: &dyn DiskFormat,
-) -> Machine {
+fn placed_in(mut machine: Machine, name: &str, placed: &Placed) -> Machine {
     machine.name = name.to_owned();
     for drive in &mut machine.drives {
         match &mut drive.medium {
             Medium::Disk(disk) => {
-                let found = placed.disks.iter().find(|(node, _)| *node == drive.node);
-                if let Some((_, file)) = found {
+                let found = placed.disks.iter().find(|(node, ..)| *node == drive.node);
+                if let Some((_, file, format)) = found {
                     disk.file.clone_from(file);
-                    disk.format = recorded_format(format);
+                    disk.format = recorded_format(*format);
                 }
             }
             Medium::CdImage { file } => {
@@ -299,23 +300,17 @@ fn placed_in(
 }
 
 /// Returns a text in which nothing but names of files has changed.
-fn edited(
-    mut vmx: Vmx,
-    name: &str,
-    placed: &Placed,
-    left_out: &[Node],
-    format: &dyn DiskFormat,
-) -> Result<Vec<u8>> {
+fn edited(mut vmx: Vmx, name: &str, placed: &Placed, left_out: &[Node]) -> Result<Vmx> {
     for node in left_out {
         vmx.remove_drive(*node)?;
     }
     if vmx.machine().name != name {
         vmx.set_name(name)?;
     }
-    for (node, file) in &placed.disks {
+    for (node, file, format) in &placed.disks {
         vmx.set_drive_file(*node, file)?;
         let key = format!("hako.{node}.format");
-        match recorded_format(format) {
+        match recorded_format(*format) {
             Some(format) => vmx.set(&key, &format)?,
             None if vmx.dictionary().value(&key).is_some() => {
                 vmx.remove(&key)?;
@@ -329,7 +324,7 @@ fn edited(
             UsedBy::Key(key) => vmx.set(key, file)?,
         }
     }
-    Ok(vmx.to_bytes())
+    Ok(vmx)
 }
 
 /// Returns what a text records of the format of a disk: nothing for a VMDK.
