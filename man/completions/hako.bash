@@ -82,6 +82,9 @@ _hako() {
             hako__subcmd__disk,set)
                 cmd="hako__subcmd__disk__subcmd__set"
                 ;;
+            hako__subcmd__vm,clone)
+                cmd="hako__subcmd__vm__subcmd__clone"
+                ;;
             hako__subcmd__vm,create)
                 cmd="hako__subcmd__vm__subcmd__create"
                 ;;
@@ -1061,12 +1064,64 @@ _hako() {
             return 0
             ;;
         hako__subcmd__vm)
-            opts="-q -v -h --json --quiet --verbose --progress --help create list info set register unregister import export rename delete"
+            opts="-q -v -h --json --quiet --verbose --progress --help create list info set register unregister import export clone rename delete"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hako__subcmd__vm__subcmd__clone)
+            opts="-q -v -h --snapshot --folder --format --subformat --verify --rate --threads --allow-path --json --quiet --verbose --progress --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --snapshot)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --folder)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
+                    return 0
+                    ;;
+                --subformat)
+                    COMPREPLY=($(compgen -W "v3 monolithicSparse twoGbMaxExtentSparse monolithicFlat twoGbMaxExtentFlat vmfs streamOptimized dynamic fixed differencing diff" -- "${cur}"))
+                    return 0
+                    ;;
+                --rate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --threads)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow-path)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
                 --progress)
                     COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
                     return 0

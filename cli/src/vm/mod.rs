@@ -1,5 +1,6 @@
 //! `hako vm`: one file per verb.
 
+mod clone;
 mod create;
 mod delete;
 pub mod export;
@@ -36,6 +37,7 @@ pub enum Vm {
     Unregister(unregister::Unregister),
     Import(Box<import::Import>),
     Export(Box<export::Export>),
+    Clone(Box<clone::Clone>),
     Rename(rename::Rename),
     Delete(delete::Delete),
 }
@@ -52,6 +54,7 @@ impl Vm {
             Vm::Unregister(verb) => verb.run(context),
             Vm::Import(verb) => verb.run(context),
             Vm::Export(verb) => verb.run(context),
+            Vm::Clone(verb) => verb.run(context),
             Vm::Rename(verb) => verb.run(context),
             Vm::Delete(verb) => verb.run(context),
         }

@@ -8,6 +8,7 @@
 
 mod backup_export;
 mod check;
+mod clone;
 mod copy;
 mod create;
 mod delete;
@@ -31,6 +32,7 @@ mod vm;
 mod workshop;
 
 pub use backup_export::{BackupReport, BackupTarget, backup_export};
+pub use clone::{CloneReport, CloneRequest, ClonedDisk, clone_vm};
 pub use create::{CreateReport, CreateRequest, KernelFiles, create};
 pub use delete::{Deletion, delete_rest};
 pub use devices::{DiskContent, ImageFile, NewDisk, NewNic};

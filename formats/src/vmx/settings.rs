@@ -120,6 +120,11 @@ impl Vmx {
         self.edit(|dictionary| dictionary.set("uuid.bios", &uuid_text(uuid)))
     }
 
+    /// Sets the UUID that vCenter knows the machine by.
+    pub fn set_vcenter_uuid(&mut self, uuid: Uuid) -> Result<()> {
+        self.edit(|dictionary| dictionary.set("vc.uuid", &uuid_text(uuid)))
+    }
+
     /// Sets the share of the host's processors, in MHz. Errors:
     /// [`hako_block::ErrorKind::Invalid`] for a limit below the reservation.
     pub fn set_cpu_share(&mut self, new: Share) -> Result<()> {
