@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 use std::str::FromStr;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
 
 use hako_block::{Error, Result, Storage};
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA512};
@@ -79,6 +81,79 @@ impl Hasher {
     }
 }
 
+/// A digest that grows in a thread of its own: who has the bytes waits only while that thread is
+/// more than a few pieces behind. Dropped unfinished, the thread ends by itself.
+pub struct HashingThread {
+    /// What was not handed over yet.
+    piece: Vec<u8>,
+    full: Sender<Vec<u8>>,
+    /// Pieces that were hashed, to be filled again: there are only so many of them.
+    empty: Receiver<Vec<u8>>,
+    thread: JoinHandle<Hasher>,
+}
+
+impl HashingThread {
+    const PIECE_BYTES: usize = 128 << 10;
+    const N_PIECES: usize = 8;
+
+    /// Starts the digest of nothing yet.
+    pub fn start(algorithm: Algorithm) -> Result<Self> {
+        let (full, to_hash) = channel::<Vec<u8>>();
+        let (hashed, empty) = channel();
+        for _ in 1..Self::N_PIECES {
+            // The other end is held just below.
+            let _ = hashed.send(Vec::new());
+        }
+        let thread = std::thread::Builder::new()
+            .name("hako-hash".to_owned())
+            .spawn(move || {
+                let mut hasher = Hasher::new(algorithm);
+                for mut piece in to_hash {
+                    hasher.update(&piece);
+                    piece.clear();
+                    // Nobody takes them back once all was handed over.
+                    let _ = hashed.send(piece);
+                }
+                hasher
+            })
+            .map_err(|error| Error::io("start a thread", error))?;
+        Ok(Self {
+            piece: Vec::new(),
+            full,
+            empty,
+            thread,
+        })
+    }
+
+    /// Adds bytes.
+    pub fn update(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let room = Self::PIECE_BYTES - self.piece.len();
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.piece.reserve_exact(room);
+            self.piece.extend_from_slice(now);
+            bytes = later;
+            if self.piece.len() == Self::PIECE_BYTES {
+                let full = std::mem::take(&mut self.piece);
+                self.full.send(full).map_err(|_| gone())?;
+                self.piece = self.empty.recv().map_err(|_| gone())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the rest and returns the digest.
+    pub fn finish(self) -> Result<Vec<u8>> {
+        self.full.send(self.piece).map_err(|_| gone())?;
+        drop(self.full);
+        Ok(self.thread.join().map_err(|_| gone())?.finish())
+    }
+}
+
+fn gone() -> Error {
+    Error::invalid("the thread that computes a digest ended before its time")
+}
+
 /// Returns the digest of bytes at hand.
 pub fn digest(algorithm: Algorithm, bytes: &[u8]) -> Vec<u8> {
     let mut hasher = Hasher::new(algorithm);
@@ -93,7 +168,8 @@ pub fn digest_of(
     algorithm: Algorithm,
     mut advance: impl FnMut(u64) -> Result<()>,
 ) -> Result<Vec<u8>> {
-    const PIECE_BYTES: u64 = 1 << 20;
+    // Small enough to be in the processor's cache still when it is hashed.
+    const PIECE_BYTES: u64 = 128 << 10;
     let len = storage.len_bytes()?;
     let mut buffer = vec![0; len.min(PIECE_BYTES) as usize];
     let mut hasher = Hasher::new(algorithm);
@@ -148,6 +224,25 @@ mod tests {
                 algorithm
             );
         }
+    }
+
+    #[test]
+    fn a_thread_of_its_own_finds_the_same_digest() {
+        let bytes: Vec<u8> = (0..(5 << 20) + 17).map(|at: u32| (at / 7) as u8).collect();
+        let mut rng = hako_block::testkit::Rng::new(1);
+        for algorithm in Algorithm::ALL {
+            let mut thread = HashingThread::start(algorithm).unwrap();
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                let len = (rng.next_u64() % 700_000).min(rest.len() as u64) as usize;
+                thread.update(&rest[..len]).unwrap();
+                rest = &rest[len..];
+            }
+            assert_eq!(thread.finish().unwrap(), digest(algorithm, &bytes));
+        }
+        let nothing = HashingThread::start(Algorithm::Sha256).unwrap();
+        assert_eq!(nothing.finish().unwrap(), digest(Algorithm::Sha256, b""));
+        drop(HashingThread::start(Algorithm::Sha256).unwrap());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hako_block::{Error, Result, Storage, StorageExtent};
 
-use crate::digest::{Algorithm, Hasher};
+use crate::digest::{Algorithm, HashingThread};
 
 /// What went through a [`Recorder`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +17,8 @@ pub struct Recorded {
 }
 
 /// Takes bytes in one ascending pass, passes them on to another storage from a certain offset on
-/// (or to none), and counts and digests them. Gaps are zeros. Nothing can be read back, and it
-/// does not sync: who owns the storage behind it does.
+/// (or to none), and counts them; a thread of its own digests them. Gaps are zeros. Nothing can be
+/// read back, and it does not sync: who owns the storage behind it does.
 pub struct Recorder {
     name: String,
     target: Option<(Arc<dyn Storage>, u64)>,
@@ -27,35 +27,49 @@ pub struct Recorder {
 
 struct State {
     position: u64,
-    hasher: Option<Hasher>,
+    hashing: Hashing,
+}
+
+enum Hashing {
+    /// Nobody asked for it.
+    No,
+    Under(HashingThread),
+    /// Ended, with this digest if one was asked for; nothing more is taken.
+    Done(Option<Vec<u8>>),
 }
 
 impl Recorder {
     /// Returns a recorder that passes bytes on to `storage`, its first one to `offset`.
-    pub fn onto(storage: Arc<dyn Storage>, offset: u64, digest: Option<Algorithm>) -> Self {
-        Self {
+    pub fn onto(storage: Arc<dyn Storage>, offset: u64, digest: Option<Algorithm>) -> Result<Self> {
+        Ok(Self {
             name: storage.name().to_owned(),
             target: Some((storage, offset)),
-            state: State::new(digest),
-        }
+            state: State::new(digest)?,
+        })
     }
 
     /// Returns a recorder that only counts and digests.
-    pub fn nowhere(name: impl Into<String>, digest: Option<Algorithm>) -> Self {
-        Self {
+    pub fn nowhere(name: impl Into<String>, digest: Option<Algorithm>) -> Result<Self> {
+        Ok(Self {
             name: name.into(),
             target: None,
-            state: State::new(digest),
-        }
+            state: State::new(digest)?,
+        })
     }
 
-    /// Returns what went through so far.
-    pub fn recorded(&self) -> Recorded {
-        let state = self.lock();
-        Recorded {
+    /// Ends the recording and returns what went through.
+    pub fn end(&self) -> Result<Recorded> {
+        let mut state = self.lock();
+        let digest = match std::mem::replace(&mut state.hashing, Hashing::Done(None)) {
+            Hashing::No => None,
+            Hashing::Under(thread) => Some(thread.finish()?),
+            Hashing::Done(digest) => digest,
+        };
+        state.hashing = Hashing::Done(digest.clone());
+        Ok(Recorded {
             size: state.position,
-            digest: state.hasher.clone().map(Hasher::finish),
-        }
+            digest,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -67,11 +81,13 @@ impl Recorder {
             .position
             .checked_add(bytes.len() as u64)
             .ok_or_else(|| Error::invalid("is too large").in_file(&self.name))?;
+        match &mut state.hashing {
+            Hashing::No => {}
+            Hashing::Under(thread) => thread.update(bytes)?,
+            Hashing::Done(_) => return Err(self.one_way()),
+        }
         if let Some((storage, offset)) = &self.target {
             storage.write_at(offset + state.position, bytes)?;
-        }
-        if let Some(hasher) = &mut state.hasher {
-            hasher.update(bytes);
         }
         state.position = end;
         Ok(())
@@ -93,11 +109,15 @@ impl Recorder {
 }
 
 impl State {
-    fn new(digest: Option<Algorithm>) -> Mutex<Self> {
-        Mutex::new(Self {
+    fn new(digest: Option<Algorithm>) -> Result<Mutex<Self>> {
+        let hashing = match digest {
+            Some(algorithm) => Hashing::Under(HashingThread::start(algorithm)?),
+            None => Hashing::No,
+        };
+        Ok(Mutex::new(Self {
             position: 0,
-            hasher: digest.map(Hasher::new),
-        })
+            hashing,
+        }))
     }
 }
 

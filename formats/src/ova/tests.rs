@@ -334,12 +334,14 @@ fn a_member_of_another_size_than_was_said_is_an_error() {
 
 #[test]
 fn what_is_recorded_cannot_be_gone_back_into() {
-    let recorder = Recorder::nowhere("r", Some(Algorithm::Sha1));
+    let recorder = Recorder::nowhere("r", Some(Algorithm::Sha1)).unwrap();
     recorder.write_at(3, b"abc").unwrap();
     assert!(recorder.write_at(5, b"x").is_err());
     assert!(recorder.set_len(5).is_err());
     recorder.set_len(8).unwrap();
-    let recorded = recorder.recorded();
+    let recorded = recorder.end().unwrap();
+    assert_eq!(recorded, recorder.end().unwrap());
+    assert!(recorder.write_at(8, b"x").is_err(), "it has ended");
     assert_eq!(recorded.size, 8);
     assert_eq!(
         recorded.digest,

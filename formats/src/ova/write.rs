@@ -89,7 +89,7 @@ impl OvaWriter {
             Arc::clone(&self.out),
             self.position + BLOCK,
             self.digest,
-        ));
+        )?);
         self.open = Some(Open {
             header_at: self.position,
             name: name.to_owned(),
@@ -106,7 +106,7 @@ impl OvaWriter {
             .open
             .take()
             .ok_or_else(|| Error::invalid("no member was begun").in_file(self.out.name()))?;
-        let recorded = open.recorder.recorded();
+        let recorded = open.recorder.end()?;
         match open.size {
             None => self.write_header(open.header_at, &open.name, recorded.size)?,
             Some(size) if size != recorded.size => {

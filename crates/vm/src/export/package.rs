@@ -172,7 +172,7 @@ impl<'a> Job<'a> {
         let contents = self.contents()?;
         let mut written = Vec::new();
         for disk in &self.disks {
-            let recorder = Arc::new(Recorder::nowhere(&disk.href, self.digest()));
+            let recorder = Arc::new(Recorder::nowhere(&disk.href, self.digest())?);
             let options = CopyOptions {
                 rate: None,
                 ..self.copy
@@ -180,7 +180,7 @@ impl<'a> Job<'a> {
             let data_bytes =
                 self.copy_disk(disk, Arc::clone(&recorder) as _, "measure", &options)?;
             written.push(Written {
-                recorded: recorder.recorded(),
+                recorded: recorder.end()?,
                 data_bytes,
             });
         }
@@ -220,12 +220,12 @@ impl<'a> Job<'a> {
                 .map_err(|error| Error::io("create", error).in_file(&path))?;
             let storage: Arc<dyn Storage> = Arc::new(FileStorage::from_file(file, &path, true)?);
             let digest = self.request.manifest;
-            let recorder = Arc::new(Recorder::onto(Arc::clone(&storage), 0, digest));
+            let recorder = Arc::new(Recorder::onto(Arc::clone(&storage), 0, digest)?);
             let data_bytes =
                 self.copy_disk(disk, Arc::clone(&recorder) as _, "copy", &self.copy)?;
             storage.sync()?;
             written.push(Written {
-                recorded: recorder.recorded(),
+                recorded: recorder.end()?,
                 data_bytes,
             });
         }
