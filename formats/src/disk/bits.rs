@@ -40,6 +40,13 @@ impl Bits {
         was_marked
     }
 
+    /// Marks the places that `other`, which has as many, has marked.
+    pub(crate) fn mark_all(&mut self, other: &Bits) {
+        for (word, other) in self.words.iter_mut().zip(&other.words) {
+            *word |= other;
+        }
+    }
+
     /// Takes the marks off the places of `range`.
     pub(crate) fn clear(&mut self, range: Range<u64>) {
         self.each_word(range, |word, mask| *word &= !mask);
@@ -123,5 +130,9 @@ mod tests {
         bits.grow(320);
         assert!(!bits.mark(310..320));
         assert_eq!(bits.end(), 320);
+        let mut both = Bits::new(320);
+        both.mark(0..2);
+        both.mark_all(&bits);
+        assert_eq!(both.n_marked(), bits.n_marked() + 2);
     }
 }

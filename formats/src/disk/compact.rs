@@ -13,8 +13,9 @@ use hako_block::{Error, Result, Storage, StorageExtent, is_zero};
 
 use super::Task;
 use super::bits::Bits;
+use super::claims::Claims;
 
-/// Places a file may have: 64 MiB of bits.
+/// Places a file may have: twice 64 MiB of bits.
 const MAX_PLACES: u64 = 512 << 20;
 /// Bytes and units copied before the tables are changed.
 const MAX_BATCH_BYTES: u64 = 64 << 20;
@@ -65,6 +66,11 @@ pub(crate) trait Compactable {
     /// Returns where units may lie.
     fn grid(&self) -> Grid;
 
+    /// Returns where the part of the file ends that units may lie in.
+    fn end(&self) -> Result<u64> {
+        self.storage().len_bytes()
+    }
+
     /// Tells `each` every file range above the grid's base that is in use and is no unit.
     fn fixed(&self, each: &mut dyn FnMut(Range<u64>)) -> Result<()>;
 
@@ -80,8 +86,8 @@ pub(crate) trait Compactable {
     /// Makes the tables point at the copies, which are on disk. Returns once that is on disk too.
     fn relocate(&mut self, moves: &[Move]) -> Result<()>;
 
-    /// Ends the file at `end`, beyond which nothing is in use. What belongs behind the last unit
-    /// (a VHD's footer) is put there first.
+    /// Ends that part of the file at `end`, beyond which nothing in it is in use. What belongs
+    /// behind the last unit (a VHD's footer) is put there first.
     fn cut(&mut self, end: u64) -> Result<()> {
         self.storage().set_len(end)?;
         self.storage().sync()
@@ -90,7 +96,6 @@ pub(crate) trait Compactable {
 
 /// Compacts one file. Errors: a unit that overlaps another; cancelled (the image is whole then).
 pub(crate) fn compact(image: &mut dyn Compactable, task: Task<'_>) -> Result<()> {
-    Map::survey(image)?;
     give_up_zeros(image, task)?;
     close_gaps(image, task)
 }
@@ -101,28 +106,48 @@ pub(crate) fn close_gaps(image: &mut dyn Compactable, task: Task<'_>) -> Result<
     if image.storage().is_device() {
         return Ok(());
     }
-    let map = Mover::new(map).run(image, task)?;
+    let map = move_down(image, map, task)?;
     let end = map.end();
-    if end < image.storage().len_bytes()? {
+    if end < image.end()? {
         image.cut(end)?;
     }
     map.punch_free(image.storage(), end, task)
 }
 
+/// Moves units down as far as there is room: to where the file would end without gaps, then, if
+/// places that are no multiple of the units' keep some from fitting, to a little farther on.
+fn move_down(image: &mut dyn Compactable, mut map: Map, task: Task<'_>) -> Result<Map> {
+    let mut slack = 0;
+    loop {
+        let goal = (map.used.n_marked() + slack).max(map.fixed.end());
+        if goal >= map.used.end() {
+            return Ok(map);
+        }
+        let mut mover = Mover::new(map, goal);
+        mover.run(image, task)?;
+        if mover.largest_left == 0 {
+            return Ok(mover.map);
+        }
+        slack = (2 * slack).max(mover.largest_left);
+        map = mover.map;
+    }
+}
+
 /// Which places of a file are in use.
 struct Map {
     grid: Grid,
+    /// Places that anything lies in.
     used: Bits,
-    /// The place behind the last one that holds something that stays.
-    fixed_end: u64,
+    /// Places that something lies in that stays; a unit beside it stays, too.
+    fixed: Bits,
 }
 
 impl Map {
-    /// Walks all tables. Nothing may move while two units share a place.
+    /// Walks all tables. Nothing may move while a unit shares bytes with anything.
     fn survey(image: &dyn Compactable) -> Result<Self> {
         let grid = image.grid();
-        let file_len = image.storage().len_bytes()?;
-        let n_places = file_len.saturating_sub(grid.base).div_ceil(grid.step);
+        let file_end = image.end()?;
+        let n_places = file_end.saturating_sub(grid.base).div_ceil(grid.step);
         if n_places > MAX_PLACES {
             return Err(Error::unsupported(format!(
                 "a file of {n_places} units of {} bytes is too large to be compacted in place",
@@ -133,43 +158,42 @@ impl Map {
         let mut map = Self {
             grid,
             used: Bits::new(n_places),
-            fixed_end: 0,
+            fixed: Bits::new(n_places),
         };
-        image.fixed(&mut |range| map.fix(range))?;
-        each_unit(image, |unit| map.add(unit, file_len))?;
+        let mut claims = Claims::default();
+        image.fixed(&mut |range| {
+            map.fixed.mark(map.places(range.clone()));
+            claims.claim(range);
+        })?;
+        // First the units out of line, whatever their keys: they stay, and others are held
+        // against them.
+        each_unit(image, |unit| {
+            let bytes = bytes_of(unit, grid, file_end)?;
+            if !map.is_aligned(unit) {
+                map.fixed.mark(map.places(bytes.clone()));
+                if !claims.claim(bytes) {
+                    return Err(used_twice(unit));
+                }
+            }
+            Ok(())
+        })?;
+        each_unit(image, |unit| {
+            let bytes = unit.offset..unit.offset + unit.len;
+            if map.is_aligned(unit) && (claims.touches(&bytes) || map.used.mark(map.places(bytes)))
+            {
+                return Err(used_twice(unit));
+            }
+            Ok(())
+        })?;
+        map.used.mark_all(&map.fixed);
         Ok(map)
     }
 
-    fn fix(&mut self, range: Range<u64>) {
-        let places = self.places(range);
-        self.fixed_end = self.fixed_end.max(places.end);
-        self.used.mark(places);
-    }
-
-    fn add(&mut self, unit: &Unit, file_len: u64) -> Result<()> {
-        let place = || format!("unit {}", unit.key);
-        match unit.offset.checked_add(unit.len) {
-            Some(end) if end <= file_len && unit.offset >= self.grid.base && unit.len > 0 => {}
-            _ => {
-                let what = format!("{} bytes are not inside the file", unit.len);
-                return Err(Error::corrupt(place(), what).at_byte(unit.offset));
-            }
-        }
-        let bytes = unit.offset..unit.offset + unit.len;
-        if !self.is_aligned(unit) {
-            self.fix(bytes);
-            return Ok(());
-        }
-        let places = self.places(bytes);
-        if self.used.mark(places) {
-            return Err(Error::corrupt(
-                place(),
-                "its place in the file is used by something else too",
-            )
-            .at_byte(unit.offset)
-            .hint("hako disk check tells more"));
-        }
-        Ok(())
+    /// Returns whether a unit may be moved: its places are its own.
+    fn is_movable(&self, unit: &Unit) -> bool {
+        let places = self.places(unit.offset..unit.offset + unit.len);
+        let shared = self.fixed.next(places.start, true);
+        self.is_aligned(unit) && shared.is_none_or(|place| place >= places.end)
     }
 
     fn is_aligned(&self, unit: &Unit) -> bool {
@@ -209,6 +233,26 @@ impl Map {
     }
 }
 
+/// Returns the bytes of a unit. Errors: they are not all inside the file.
+fn bytes_of(unit: &Unit, grid: Grid, file_end: u64) -> Result<Range<u64>> {
+    match unit.offset.checked_add(unit.len) {
+        Some(end) if end <= file_end && unit.offset >= grid.base && unit.len > 0 => {
+            Ok(unit.offset..end)
+        }
+        _ => {
+            let what = format!("{} bytes are not inside the file", unit.len);
+            Err(Error::corrupt(format!("unit {}", unit.key), what).at_byte(unit.offset))
+        }
+    }
+}
+
+fn used_twice(unit: &Unit) -> Error {
+    let what = "its place in the file is used by something else too";
+    Error::corrupt(format!("unit {}", unit.key), what)
+        .at_byte(unit.offset)
+        .hint("hako disk check tells more")
+}
+
 /// Punches what of `bytes` is no hole yet.
 pub(crate) fn punch_data(storage: &dyn Storage, bytes: Range<u64>) -> Result<()> {
     let mut offset = bytes.start;
@@ -235,7 +279,9 @@ fn each_unit(image: &dyn Compactable, mut each: impl FnMut(&Unit) -> Result<()>)
     Ok(())
 }
 
-fn give_up_zeros(image: &mut dyn Compactable, task: Task<'_>) -> Result<()> {
+/// Does the first half of compacting. Errors: as there; nothing is changed then.
+pub(crate) fn give_up_zeros(image: &mut dyn Compactable, task: Task<'_>) -> Result<()> {
+    Map::survey(image)?;
     task.progress.phase("look for zeros");
     task.progress.total(image.storage().len_bytes()?);
     let mut look = Look::default();
@@ -304,8 +350,10 @@ impl Look {
 /// Moves units from the file's end to free places before it.
 struct Mover {
     map: Map,
-    /// The place at which the file could end if every unit beyond it found room.
+    /// The place at which the file can end if every unit beyond it finds room.
     goal: u64,
+    /// The most places of a unit beyond it that found none.
+    largest_left: u64,
     /// Where to look for so many places in a row: there is no room for them before.
     searched: BTreeMap<u64, u64>,
     batch: Vec<Move>,
@@ -313,19 +361,18 @@ struct Mover {
 }
 
 impl Mover {
-    fn new(map: Map) -> Self {
-        // As many places as are in use, if what lies beyond can move below.
-        let goal = map.used.n_marked().max(map.fixed_end);
+    fn new(map: Map, goal: u64) -> Self {
         Self {
             map,
             goal,
+            largest_left: 0,
             searched: BTreeMap::new(),
             batch: Vec::new(),
             batch_bytes: 0,
         }
     }
 
-    fn run(mut self, image: &mut dyn Compactable, task: Task<'_>) -> Result<Map> {
+    fn run(&mut self, image: &mut dyn Compactable, task: Task<'_>) -> Result<()> {
         task.progress.phase("move");
         task.progress.total(self.bytes_beyond());
         let mut units = Vec::new();
@@ -337,8 +384,7 @@ impl Mover {
                 self.consider(image, unit, task)?;
             }
         }
-        self.finish_batch(image)?;
-        Ok(self.map)
+        self.finish_batch(image)
     }
 
     fn bytes_beyond(&self) -> u64 {
@@ -354,10 +400,12 @@ impl Mover {
 
     fn consider(&mut self, image: &mut dyn Compactable, unit: Unit, task: Task<'_>) -> Result<()> {
         let places = self.map.places(unit.offset..unit.offset + unit.len);
-        if places.end <= self.goal || !self.map.is_aligned(&unit) {
+        if places.end <= self.goal || !self.map.is_movable(&unit) {
             return Ok(());
         }
-        let Some(free) = self.find_room(places.end - places.start) else {
+        let n = places.end - places.start;
+        let Some(free) = self.find_room(n) else {
+            self.largest_left = self.largest_left.max(n);
             return Ok(());
         };
         task.cancel.check()?;

@@ -13,6 +13,8 @@ struct Toy {
     storage: Arc<FaultStorage>,
     /// Places that one unit takes.
     n_places: u64,
+    /// Bytes of its last place that a unit leaves free.
+    padding: u64,
     fixed: Option<Range<u64>>,
 }
 
@@ -21,6 +23,7 @@ impl Toy {
         Self {
             storage: folder.file("toy").unwrap(),
             n_places,
+            padding: 0,
             fixed: None,
         }
     }
@@ -70,7 +73,7 @@ impl Compactable for Toy {
         let end = (from + 10).min(N_ENTRIES);
         for key in from..end {
             let offset = self.entry(key) * STEP;
-            let len = self.n_places * STEP;
+            let len = self.n_places * STEP - self.padding;
             let content = (key != 7).then_some(offset..offset + len);
             if offset > 0 {
                 units.push(Unit {
@@ -191,6 +194,40 @@ fn what_is_fixed_stays_and_free_space_before_it_is_punched() {
     assert_eq!(&tail, b"fixed here");
     let stored = STEP * (2 + n_stored(&toy));
     assert!(toy.storage.allocated_bytes().unwrap() <= stored);
+}
+
+#[test]
+fn a_unit_beside_something_fixed_stays_and_one_over_it_is_refused() {
+    let folder = scattered(5, 1);
+    let mut toy = Toy::open(&folder, 1);
+    toy.padding = 512;
+    // Every unit's padding is zeros, but for what is fixed in that of the last one.
+    for key in 0..N_ENTRIES {
+        let place = toy.entry(key);
+        toy.storage
+            .write_at((place + 1) * STEP - 512, &[0; 512])
+            .unwrap();
+    }
+    let last = (0..N_ENTRIES).max_by_key(|key| toy.entry(*key)).unwrap();
+    let place = toy.entry(last);
+    let at = (place + 1) * STEP - 512;
+    toy.storage.write_at(at, b"fixed here").unwrap();
+    toy.storage.write_at(place * STEP, b"no zeros").unwrap();
+    toy.fixed = Some(at..at + 512 + 10 * STEP);
+    toy.storage.set_len(at + 512 + 10 * STEP).unwrap();
+    let before = toy.content();
+    run(&mut toy).unwrap();
+    assert!(before == toy.content());
+    assert_eq!(toy.entry(last), place);
+    let mut fixed = [0; 10];
+    toy.storage.read_at(at, &mut fixed).unwrap();
+    assert_eq!(&fixed, b"fixed here");
+    assert_eq!(toy.storage.len_bytes().unwrap(), at + 512 + 10 * STEP);
+
+    toy.fixed = Some(at - 1..at + 512);
+    folder.take_log();
+    assert_eq!(run(&mut toy).unwrap_err().kind(), ErrorKind::Corrupt);
+    assert!(folder.take_log().is_empty(), "nothing was written");
 }
 
 #[test]

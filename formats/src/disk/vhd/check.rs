@@ -16,7 +16,7 @@ use crate::disk::{CheckArgs, Findings, Severity};
 const BAT_BUFFER: u64 = 64 << 10;
 
 /// What hosts store at least.
-const PAGE_BYTES: u64 = 4096;
+pub const PAGE_BYTES: u64 = 4096;
 
 /// Checks one layer.
 pub fn check(args: &CheckArgs) -> Result<Findings> {

@@ -60,11 +60,9 @@ fn cut_everywhere(folder: &FaultFolder, verb: impl Fn(&FaultFolder) -> Result<()
     verb(folder).unwrap();
     let log = folder.take_log();
     let new = disk(folder).unwrap();
-    assert!(
-        kinds(folder)
-            .iter()
-            .all(|(kind, _)| *kind == Severity::Oddity)
-    );
+    let found = kinds(folder);
+    let all_odd = found.iter().all(|(kind, _)| *kind == Severity::Oddity);
+    assert!(all_odd, "{found:?}");
     let mut n = 0;
     cut_images(&before, &numbers, &log, 6, &mut Rng::new(3), |cut| {
         let what = format!("cut after {} operations, lost: {}", cut.n_ops, cut.lost);
@@ -221,6 +219,40 @@ fn blocks_of_zeros_and_gaps_are_given_back() {
     let mut footer = [0; 8];
     file(&folder).read_at(now - 512, &mut footer).unwrap();
     assert_eq!(footer, *b"conectix");
+}
+
+#[test]
+fn a_disk_whose_table_went_behind_its_blocks_is_compacted() {
+    // Blocks 4096 bytes apart: the grown table begins in what the last one leaves free.
+    let data: Vec<_> = (0..8).map(|n| (n * 2 * MIB, n as u8 % 3)).collect();
+    let folder = dynamic(&data);
+    let expected = disk(&folder).unwrap();
+    cut_everywhere(&folder, |folder| resize(folder, 300 * MIB));
+    cut_everywhere(&folder, compact);
+    assert_eq!(kinds(&folder), []);
+    assert!(disk(&folder).unwrap() == expected.resized(300 * MIB));
+    // Five blocks of eight, 4096 bytes apart, the table, the footer.
+    let len = |folder: &FaultFolder| file(folder).len_bytes().unwrap();
+    let compacted = len(&folder);
+    assert!(compacted < 5 * (2 * MIB + 4096) + 16384, "{compacted}");
+
+    // Now the table lies between blocks.
+    let image = open(&folder, Access::ReadWrite).unwrap();
+    for n in 20..26 {
+        image.write_at(n * 2 * MIB, &[9; 512]).unwrap();
+    }
+    image.discard(2 * MIB..6 * MIB).unwrap();
+    image.discard(42 * MIB..48 * MIB).unwrap();
+    image.flush().unwrap();
+    drop(image);
+    let expected = disk(&folder).unwrap();
+    cut_everywhere(&folder, compact);
+    assert_eq!(kinds(&folder), []);
+    assert!(disk(&folder).unwrap() == expected);
+    assert!(len(&folder) < 8 * (2 * MIB + 4096), "{}", len(&folder));
+    folder.take_log();
+    compact(&folder).unwrap();
+    assert!(folder.take_log().is_empty(), "nothing is left to do");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Changing a disk that exists: its records are switched by the first sector of the file, the
 //! copy of the footer that says where the header is.
 
+mod bat;
 mod blocks;
 mod fixed;
 mod repair;

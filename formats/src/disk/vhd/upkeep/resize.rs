@@ -10,9 +10,6 @@ use super::super::layout::UNUSED;
 use super::{Disk, fixed, is_fixed, open, used_end};
 use crate::disk::OpenArgs;
 
-/// Bytes of the BAT copied at once.
-const COPY_BYTES: u64 = 64 << 10;
-
 /// Changes the virtual size. Errors: more than a VHD can have.
 pub fn resize(args: &OpenArgs, virtual_size: u64) -> Result<()> {
     if virtual_size > MAX_DISK_BYTES || !virtual_size.is_multiple_of(SECTOR_BYTES) {
@@ -47,7 +44,8 @@ impl Disk<'_> {
         header.n_entries =
             u32::try_from(n_blocks).map_err(|_| Error::invalid("too many blocks for a VHD"))?;
         if layout.bat_offset + n_blocks * 4 > layout.bat_end() {
-            header.bat_offset = self.copy_bat(header.bat_bytes())?;
+            header.bat_offset = self.tail + SECTOR_BYTES;
+            self.copy_bat(header.bat_offset, header.bat_bytes())?;
         } else {
             // In what is left of the BAT's last sector there may be anything.
             self.write_entries((layout.n_entries..n_blocks).map(|block| (block, UNUSED)))?;
@@ -92,28 +90,6 @@ impl Disk<'_> {
         let rest = slot + layout.bitmap_bytes() + within;
         self.storage.punch_hole(rest..end)?;
         self.storage.sync()
-    }
-
-    /// Copies the BAT behind everything, with unused entries up to `len` bytes.
-    fn copy_bat(&mut self, len: u64) -> Result<u64> {
-        let layout = self.dynamic.layout;
-        let old_len = layout.n_entries * 4;
-        let (from, to) = (layout.bat_offset, self.tail + SECTOR_BYTES);
-        let mut done = 0;
-        while done < len {
-            let mut piece = vec![0xff; (len - done).min(COPY_BYTES) as usize];
-            let n_old = old_len.saturating_sub(done).min(piece.len() as u64);
-            self.storage
-                .read_at(from + done, &mut piece[..n_old as usize])?;
-            self.storage.write_at(to + done, &piece)?;
-            done += piece.len() as u64;
-        }
-        let end = to + len;
-        self.storage
-            .write_at(end, &self.dynamic.found.footer.encode())?;
-        self.storage.sync()?;
-        self.tail = end;
-        Ok(to)
     }
 
     fn shrink(&mut self, virtual_size: u64) -> Result<()> {
