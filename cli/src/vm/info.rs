@@ -148,7 +148,7 @@ fn snapshot_json(snapshot: &Snapshot) -> Value {
     let disks = snapshot
         .disks
         .iter()
-        .map(|(node, file)| json!({"node": node.to_string(), "file": file}));
+        .map(|disk| json!({"node": disk.node.to_string(), "file": disk.file}));
     json!({
         "uid": snapshot.uid,
         "parent": snapshot.parent,

@@ -198,7 +198,7 @@ impl Change<'_> {
             }
         }
         for snapshot in self.vm.vmsd()?.iter().flat_map(|vmsd| vmsd.snapshots()) {
-            if snapshot.disks.iter().any(|(_, file)| *file == disk.file) {
+            if snapshot.disks.iter().any(|held| held.file == disk.file) {
                 let what = format!("the snapshot {:?} holds it", snapshot.name);
                 return Err(Error::invalid(what).in_file(&path));
             }

@@ -22,12 +22,7 @@ impl Vm {
     pub(crate) fn all_disks(&self) -> Result<Vec<DiskMedium>> {
         let mut disks: Vec<DiskMedium> = self.disks().into_iter().map(|(_, disk)| disk).collect();
         for snapshot in self.vmsd()?.iter().flat_map(|vmsd| vmsd.snapshots()) {
-            for (_, file) in snapshot.disks {
-                disks.push(DiskMedium {
-                    file,
-                    ..DiskMedium::default()
-                });
-            }
+            disks.extend(snapshot.disks.iter().map(|disk| disk.medium()));
         }
         let mut seen = BTreeSet::new();
         disks.retain(|disk| !disk.file.is_empty() && seen.insert(disk.file.clone()));

@@ -53,6 +53,17 @@ impl Dictionary {
         self.remove_where(|key| is_below(key, prefix))
     }
 
+    /// Gives keys other names, those for which `new_key` has one; all else stays.
+    pub(crate) fn rename_keys(&mut self, new_key: impl Fn(&str) -> Option<String>) {
+        for line in &mut self.lines {
+            let key = line.entry().and_then(|entry| new_key(&entry.key));
+            if let Some(key) = key {
+                line.set_key(&key);
+            }
+        }
+        self.index();
+    }
+
     fn remove_where(&mut self, matches: impl Fn(&str) -> bool) -> usize {
         let before = self.lines.len();
         self.lines.retain(|line| {

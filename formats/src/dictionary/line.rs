@@ -110,6 +110,19 @@ impl Line {
         *self = Self::parse(&[before, &new, after].concat());
     }
 
+    /// Gives the line another key. All else stays.
+    pub(super) fn set_key(&mut self, key: &str) {
+        let Some(old) = self.entry().map(|entry| entry.key.len()) else {
+            return;
+        };
+        // Only blanks stand before a key.
+        let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+        let start = self.bytes.iter().take_while(|byte| is_blank(byte)).count();
+        let (before, rest) = self.bytes.split_at(start);
+        let after = rest.get(old..).unwrap_or_default();
+        *self = Self::parse(&[before, key.as_bytes(), after].concat());
+    }
+
     /// Returns the ending: `\n`, `\r\n`; of the last line also nothing, or `\r`.
     pub(super) fn ending(&self) -> &[u8] {
         &self.bytes[without_ending(&self.bytes).len()..]

@@ -172,18 +172,21 @@ fn snapshot(vm: &Vm, wanted: &str) -> Result<Snapshot> {
 /// Returns the disk at `node` as the snapshot holds it; `None` if it does not. Errors: one whose
 /// file is the one that is written now.
 fn of_snapshot(snapshot: &Snapshot, node: Node, disk: &DiskMedium) -> Result<Option<DiskMedium>> {
-    let found = snapshot.disks.iter().find(|(held, _)| *held == node);
-    let Some((_, file)) = found else {
+    let Some(found) = snapshot.disks.iter().find(|held| held.node == node) else {
         return Ok(None);
     };
-    if *file == disk.file {
+    if found.file == disk.file {
         return Err(Error::corrupt(
             format!("snapshot {:?}", snapshot.name),
-            format!("its disk {file:?} is the one that the machine writes to"),
+            format!(
+                "its disk {:?} is the one that the machine writes to",
+                found.file
+            ),
         ));
     }
     Ok(Some(DiskMedium {
-        file: file.clone(),
+        file: found.file.clone(),
+        format: found.format.clone(),
         ..disk.clone()
     }))
 }

@@ -3,13 +3,21 @@
 //!
 //! VMware has published no specification; keys and the form of times are those of real files
 //! (Broadcom KB 337269). A file of no bytes is what a machine without snapshots has.
+//!
+//! Our own keys are `hako.uidN.…`, by the uid, for that stays when the index moves: `config` names
+//! the file with the machine's configuration at the snapshot, `NODE.format` the format of a disk
+//! that is no VMDK.
+
+mod edit;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 
 use hako_block::Result;
 
 use crate::dictionary::{Dictionary, note_of};
-use crate::machine::Node;
+use crate::machine::{DiskMedium, Node};
 use crate::oddities::Oddities;
 
 /// Most snapshots that are read. VMware's products stop at 255 layers.
@@ -41,8 +49,33 @@ pub struct Snapshot {
     pub created_us: Option<u64>,
     /// The file of the machine's state (.vmsn), as the text names it.
     pub state_file: Option<String>,
-    /// Where the disks were, and the files that hold what they held, as the text names them.
-    pub disks: Vec<(Node, String)>,
+    /// The file with the machine's configuration at that time, as the text names it; VMware's
+    /// products have that in the file of the state.
+    pub config: Option<String>,
+    /// The disks that it holds.
+    pub disks: Vec<SnapshotDisk>,
+}
+
+/// A disk of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotDisk {
+    /// Where it was.
+    pub node: Node,
+    /// The image that holds what it held, as the text names it.
+    pub file: String,
+    /// Format of the image if it isn't VMDK.
+    pub format: Option<String>,
+}
+
+impl SnapshotDisk {
+    /// Returns the disk as a machine's text would describe it.
+    pub fn medium(&self) -> DiskMedium {
+        DiskMedium {
+            file: self.file.clone(),
+            format: self.format.clone(),
+            ..DiskMedium::default()
+        }
+    }
 }
 
 impl Vmsd {
@@ -165,11 +198,7 @@ fn own_ancestor(parents: &HashMap<u32, Option<u32>>) -> Option<u32> {
 
 /// Returns the snapshots, and what is odd about them.
 fn read(dictionary: &Dictionary) -> (Vec<Snapshot>, Vec<String>) {
-    let devices = dictionary.prefixes().into_iter();
-    let mut indices: Vec<u32> = devices
-        .filter_map(|device| number_of(device, "snapshot"))
-        .collect();
-    indices.sort_unstable();
+    let mut indices = indices(dictionary);
     let mut odd = Oddities::default();
     if indices.len() > MAX_SNAPSHOTS {
         odd.push(format!(
@@ -185,6 +214,15 @@ fn read(dictionary: &Dictionary) -> (Vec<Snapshot>, Vec<String>) {
     });
     let snapshots = snapshots.collect();
     (snapshots, odd.into_sentences())
+}
+
+/// Returns the numbers N of the keys `snapshotN.…`, ascending.
+fn indices(dictionary: &Dictionary) -> Vec<u32> {
+    let devices = dictionary.prefixes().into_iter();
+    let numbers = devices.filter_map(|device| number_of(device, "snapshot"));
+    let mut numbers: Vec<u32> = numbers.collect();
+    numbers.sort_unstable();
+    numbers
 }
 
 /// Returns the number of `NAMEnumber`, without leading zeros.
@@ -231,7 +269,11 @@ fn snapshot(
         let node = value(&format!("disk{disk}.node")).and_then(|node| node.trim().parse().ok());
         let file = value(&format!("disk{disk}.fileName"));
         match node.zip(file) {
-            Some(disk) => disks.push(disk),
+            Some((node, file)) => disks.push(SnapshotDisk {
+                node,
+                file,
+                format: format(dictionary, uid, node),
+            }),
             None => odd.push(format!("snapshot{index}.disk{disk} is not understood")),
         }
     }
@@ -249,8 +291,25 @@ fn snapshot(
         description: note_of(&value("description").unwrap_or_default()),
         created_us: created_us(value("createTimeHigh"), value("createTimeLow")),
         state_file: value("filename").filter(|file| !file.is_empty()),
+        config: dictionary
+            .value(&config_key(uid))
+            .filter(|file| !file.is_empty()),
         disks,
     })
+}
+
+fn config_key(uid: u32) -> String {
+    format!("hako.uid{uid}.config")
+}
+
+fn format_key(uid: u32, node: Node) -> String {
+    format!("hako.uid{uid}.{node}.format")
+}
+
+fn format(dictionary: &Dictionary, uid: u32, node: Node) -> Option<String> {
+    let format = dictionary.value(&format_key(uid, node))?;
+    let format = format.trim().to_ascii_lowercase();
+    Some(format).filter(|format| !matches!(format.as_str(), "" | "vmdk"))
 }
 
 /// Puts the halves of a time together; each is printed as a signed number of 32 bits.
@@ -264,126 +323,4 @@ fn created_us(high: Option<String>, low: Option<String>) -> Option<u64> {
             .map(u64::from)
     };
     Some(half(high)? << 32 | half(low)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Like a real one: numSnapshots behind the first snapshot, an index of two digits.
-    const TEXT: &str = ".encoding = \"UTF-8\"\nsnapshot.lastUID = \"12\"\n\
-        snapshot.current = \"12\"\nsnapshot0.uid = \"1\"\nsnapshot0.filename = \"web-Snapshot1.vmsn\"\n\
-        snapshot0.displayName = \"clean |22install|22\"\nsnapshot0.description = \"a|0Ab\"\n\
-        snapshot0.createTimeHigh = \"310596\"\nsnapshot0.createTimeLow = \"938781285\"\n\
-        snapshot0.numDisks = \"2\"\nsnapshot0.disk0.fileName = \"web.vmdk\"\n\
-        snapshot0.disk0.node = \"scsi0:0\"\nsnapshot0.disk1.fileName = \"data.vmdk\"\n\
-        snapshot0.disk1.node = \"nvme0:0\"\nsnapshot.numSnapshots = \"2\"\n\
-        snapshot.mru0.uid = \"12\"\nsnapshot10.uid = \"12\"\nsnapshot10.parent = \"1\"\n\
-        snapshot10.displayName = \"später\"\nsnapshot10.createTimeHigh = \"310596\"\n\
-        snapshot10.createTimeLow = \"-938781285\"\n";
-
-    fn parsed(text: &str) -> Vmsd {
-        Vmsd::parse(text.as_bytes()).unwrap()
-    }
-
-    #[test]
-    fn snapshots_are_read_with_disks_parents_and_times() {
-        let vmsd = parsed(TEXT);
-        assert_eq!(vmsd.oddities(), [""; 0]);
-        assert_eq!((vmsd.current(), vmsd.last_uid()), (Some(12), Some(12)));
-        assert!(!vmsd.needs_consolidation());
-        let snapshots = vmsd.snapshots();
-        let node = |text: &str| text.parse::<Node>().unwrap();
-        assert_eq!(
-            snapshots[0],
-            Snapshot {
-                index: 0,
-                uid: 1,
-                parent: None,
-                name: "clean \"install\"".to_owned(),
-                description: "a\nb".to_owned(),
-                created_us: Some((310_596 << 32) + 938_781_285),
-                state_file: Some("web-Snapshot1.vmsn".to_owned()),
-                disks: vec![
-                    (node("scsi0:0"), "web.vmdk".to_owned()),
-                    (node("nvme0:0"), "data.vmdk".to_owned()),
-                ],
-            }
-        );
-        let second = &snapshots[1];
-        assert_eq!((second.index, second.uid, second.parent), (10, 12, Some(1)));
-        assert_eq!(second.name, "später");
-        let low = (1_u64 << 32) - 938_781_285;
-        assert_eq!(second.created_us, Some((310_596 << 32) + low));
-        assert_eq!(vmsd.to_bytes(), TEXT.as_bytes());
-    }
-
-    #[test]
-    fn a_machine_without_snapshots_has_an_empty_file_or_says_so() {
-        for text in [
-            "",
-            ".encoding = \"UTF-8\"\n",
-            "snapshot.lastUID = \"0\"\nsnapshot.current = \"0\"\n",
-        ] {
-            let vmsd = parsed(text);
-            assert!(vmsd.snapshots().is_empty());
-            assert_eq!(vmsd.current(), None);
-            assert_eq!(vmsd.oddities(), [""; 0]);
-        }
-    }
-
-    #[test]
-    fn names_are_read_in_the_code_page_of_the_text() {
-        let mut bytes = b".encoding = \"Shift_JIS\"\nsnapshot0.uid = \"1\"\n".to_vec();
-        bytes.extend(b"snapshot0.displayName = \"\x83|7C\"\n");
-        let vmsd = Vmsd::parse(&bytes).unwrap();
-        assert_eq!(vmsd.snapshots()[0].name, "ポ");
-    }
-
-    #[test]
-    fn what_does_not_fit_together_is_told() {
-        let text = "snapshot.current = \"9\"\nsnapshot.numSnapshots = \"7\"\n\
-            snapshot.needConsolidate = \"TRUE\"\n\
-            snapshot0.uid = \"1\"\nsnapshot0.parent = \"2\"\nsnapshot1.uid = \"2\"\n\
-            snapshot1.parent = \"1\"\nsnapshot2.uid = \"2\"\nsnapshot2.parent = \"1\"\n\
-            snapshot3.uid = \"x\"\nsnapshot4.uid = \"4\"\nsnapshot4.parent = \"5\"\n\
-            snapshot4.disk0.node = \"scsi0:7\"\nsnapshot4.disk0.fileName = \"a\"\n\
-            snapshot4.numDisks = \"1\"\nsnapshot4.createTimeHigh = \"99999999999\"\n\
-            snapshot4.createTimeLow = \"1\"\n";
-        let vmsd = parsed(text);
-        assert!(vmsd.needs_consolidation());
-        assert_eq!(vmsd.snapshots().len(), 4);
-        assert_eq!(vmsd.snapshots()[3].created_us, None);
-        let oddities = vmsd.oddities().join("\n");
-        for expected in [
-            "snapshot3 has no valid uid",
-            "snapshot4.disk0 is not understood",
-            "snapshot4 has another number of disks",
-            "numSnapshots is 7, but 4 snapshots",
-            "two snapshots have the uid 2",
-            "snapshot.current is 9, which is not there",
-            "snapshot 4 has the parent 5",
-            "snapshot 1 is its own ancestor",
-        ] {
-            assert!(oddities.contains(expected), "{expected}: {oddities}");
-        }
-    }
-
-    #[test]
-    fn an_encrypted_list_is_told() {
-        let vmsd = parsed("encryption.keySafe = \"x\"\nencryption.data = \"y\"\n");
-        assert!(vmsd.is_encrypted());
-        assert_eq!(vmsd.oddities().len(), 1);
-    }
-
-    #[test]
-    fn an_edit_leaves_the_other_lines() {
-        let mut vmsd = parsed(TEXT);
-        vmsd.dictionary_mut()
-            .set("snapshot10.displayName", "x")
-            .unwrap();
-        let wanted = TEXT.replace("später", "x");
-        assert_eq!(vmsd.to_bytes(), wanted.as_bytes());
-        assert_eq!(vmsd.snapshots()[1].name, "x");
-    }
 }
