@@ -207,7 +207,7 @@ fn relink_above(subject: &Subject, above: &[PathBuf]) -> Result<()> {
 }
 
 /// Makes an overlay say the content ID that its parent has now.
-fn relink_to_current(subject: &Subject) -> Result<()> {
+pub(crate) fn relink_to_current(subject: &Subject) -> Result<()> {
     let options = OpenOptions {
         any_content: true,
         ..subject.writable()
