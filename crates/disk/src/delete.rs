@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use hako_block::gate::folder_of;
-use hako_block::{Error, Result, Value};
+use hako_block::{Error, ExtentKind, Result, Value};
 use hako_formats::{OpenOptions, OpenedLayer, open_chain};
 
 use crate::change::Subject;
@@ -23,6 +23,25 @@ pub fn delete(subject: &Subject, force: bool) -> Result<Vec<PathBuf>> {
     let files = files_of(&opened.layers[0]);
     remove_files(&opened.layers[0])?;
     Ok(files)
+}
+
+/// Returns whether an overlay stores nothing itself. Its parents are not looked at.
+pub fn is_empty(subject: &Subject) -> Result<bool> {
+    let options = OpenOptions {
+        top_only: true,
+        ..subject.open.clone()
+    };
+    let opened = open_chain(&subject.path, &options)?;
+    let image = &opened.layers[0].image;
+    let (mut offset, size) = (0, image.info().virtual_size);
+    while offset < size {
+        let extent = image.next_extent(offset)?;
+        if extent.kind != ExtentKind::Hole {
+            return Ok(false);
+        }
+        offset = extent.end();
+    }
+    Ok(true)
 }
 
 /// Returns the files of one layer, the main one first. Block devices are none.

@@ -28,7 +28,7 @@ pub use check::{CheckReport, CheckRequest, LayerCheck, check};
 pub use commit::{Afterwards, CommitReport, CommitRequest, commit};
 pub use compact::{CompactReport, compact};
 pub use create::{CreateReport, CreateRequest, create};
-pub use delete::{delete, files_of};
+pub use delete::{delete, files_of, is_empty};
 pub use merge::{MergeRequest, check_merge, merge};
 pub use overlays::overlays_of;
 pub use parent::Parent;

@@ -30,7 +30,7 @@ pub struct MergeRequest {
 /// Looks whether [`merge`] would be refused. Changes nothing. Errors:
 /// [`ErrorKind::Unsupported`] for an image that cannot be written, or not get the overlay's size.
 pub fn check_merge(request: &MergeRequest) -> Result<()> {
-    let (child, below) = open(request)?;
+    let (child, below) = open(request, false)?;
     let (new, parent) = (child.chain.info().virtual_size, below.chain.info());
     let layer = &below.layers[0];
     let refused = |what: String| Err(Error::unsupported(what).in_file(layer.args.storage.name()));
@@ -102,13 +102,13 @@ fn write_own(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<CommitReport> {
-    let (mut child, mut below) = open(request)?;
+    let (mut child, mut below) = open(request, true)?;
     let parent = PathBuf::from(below.layers[0].args.storage.name());
     let size = child.chain.info().virtual_size;
     if size > below.chain.info().virtual_size {
         drop(child);
         resize(below, size)?;
-        (child, below) = open(request)?;
+        (child, below) = open(request, true)?;
     }
     let options = CopyOptions {
         keep_holes: true,
@@ -130,14 +130,19 @@ fn write_own(
     })
 }
 
-/// Opens the overlay alone, and the image with its parents for writing.
-fn open(request: &MergeRequest) -> Result<(OpenedChain, OpenedChain)> {
+/// Opens the overlay alone, and the image with its parents for writing; when a merge is done again,
+/// these may have other content IDs than the first time.
+fn open(request: &MergeRequest, any_content: bool) -> Result<(OpenedChain, OpenedChain)> {
     let options = OpenOptions {
         top_only: true,
         ..request.child.open.clone()
     };
     let child = open_chain(&request.child.path, &options)?;
-    let below = request.parent.open_chain()?;
+    let options = OpenOptions {
+        any_content,
+        ..request.parent.writable()
+    };
+    let below = open_chain(&request.parent.path, &options)?;
     let id = child.layers[0].args.storage.id();
     let mut layers = below.layers.iter();
     if id.is_some() && layers.any(|layer| layer.args.storage.id() == id) {
