@@ -97,6 +97,35 @@ impl Vm {
             .flatten()
     }
 
+    /// Returns the host files of every layer of its disks and of those that its snapshots hold.
+    /// Errors: a layer that cannot be opened, for what it stands on is not known then.
+    pub(crate) fn files_in_use(&self) -> Result<BTreeSet<PathBuf>> {
+        let options = OpenOptions {
+            rules: self.rules(true),
+            ..OpenOptions::default()
+        };
+        let mut mains = BTreeSet::new();
+        let mut files = BTreeSet::new();
+        for disk in self.all_disks()? {
+            let opened = self.open_file(&disk.file, Access::ReadOnly, &options.rules)?;
+            let mut next = Some((opened, disk.format.clone().unwrap_or("vmdk".to_owned())));
+            while let Some((opened, format)) = next.take() {
+                // Chains share layers.
+                if !mains.insert(PathBuf::from(opened.storage.name())) {
+                    break;
+                }
+                let layer = open_layer(format_named(&format)?, opened, &options)?;
+                files.extend(hako_disk::files_of(&layer));
+                if let Some(link) = &layer.image.info().parent {
+                    let wrong = || Error::unsupported("does not say its parent's format");
+                    let format = link.format.clone().ok_or_else(wrong)?;
+                    next = Some((find_parent(&layer, link, &options)?, format));
+                }
+            }
+        }
+        Ok(files)
+    }
+
     /// Returns the files in its folder of every layer of a disk, the lowest layer first, of each
     /// the main file last: taken away in this order, what is left can always be found again. Of
     /// layers that cannot be opened: what goes by their names.
@@ -171,7 +200,7 @@ fn parent_of(layer: &OpenedLayer, options: &OpenOptions) -> Option<(hako_block::
 }
 
 /// Returns the files that belong to an image by their names, the image's own last.
-fn files_by_name(main: &Path) -> Vec<PathBuf> {
+pub(crate) fn files_by_name(main: &Path) -> Vec<PathBuf> {
     let folder = main.parent().unwrap_or(Path::new("/"));
     let is_extent = |name: &OsStr| {
         name.to_str().and_then(descriptor_name).as_deref()

@@ -47,8 +47,22 @@ impl Vm {
     }
 
     /// Holds the machine for a change. Errors: [`ErrorKind::Locked`] if it runs or is suspended,
-    /// or if another hako uses it.
+    /// if another hako uses it, or if a change of its snapshots was cut off.
     pub fn hold(&self) -> Result<Held> {
+        let held = self.hold_whatever_is_pending()?;
+        match self.pending()? {
+            None => Ok(held),
+            Some(verb) => {
+                let what = format!("a snapshot {} was cut off", verb.name());
+                Err(Error::new(ErrorKind::Locked, what)
+                    .in_file(self.path())
+                    .hint("complete it first: hako snapshot doctor VM --repair"))
+            }
+        }
+    }
+
+    /// Holds the machine, though a change of its snapshots may have been cut off.
+    pub(crate) fn hold_whatever_is_pending(&self) -> Result<Held> {
         let held = Held::alone(self.folder()).map_err(|error| error.in_file(self.path()))?;
         match self.state_apart_from_us() {
             State::Stopped => Ok(held),

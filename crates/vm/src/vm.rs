@@ -64,6 +64,12 @@ impl Vm {
         })
     }
 
+    /// Reads its text again.
+    pub(crate) fn reload(&mut self) -> Result<()> {
+        self.vmx = Self::at(&self.path, &[])?.vmx;
+        Ok(())
+    }
+
     /// Returns its .vmx, absolute.
     pub fn path(&self) -> &Path {
         &self.path

@@ -101,12 +101,12 @@ impl Graph {
             search.refer(by, &disk);
         }
         for snapshot in snapshots {
-            for (node, file) in &snapshot.disks {
+            for disk in &snapshot.disks {
                 let by = Holder::Snapshot {
                     uid: snapshot.uid,
-                    node: *node,
+                    node: disk.node,
                 };
-                search.refer(by, &held_disk(vm, snapshot.uid, *node, file)?);
+                search.refer(by, &disk.medium());
             }
         }
         search.look_around()?;
@@ -182,20 +182,6 @@ impl Image {
             was_held: false,
         }
     }
-}
-
-/// Returns a disk as an entry holds it.
-fn held_disk(vm: &Vm, uid: u32, node: Node, file: &str) -> Result<DiskMedium> {
-    let vmsd = vm.vmsd()?;
-    let format = vmsd.and_then(|vmsd| {
-        let key = format!("hako.uid{uid}.{node}.format");
-        vmsd.dictionary().value(&key)
-    });
-    Ok(DiskMedium {
-        file: file.to_owned(),
-        format: format.filter(|format| !format.is_empty()),
-        ..DiskMedium::default()
-    })
 }
 
 /// Returns whether snapshots leave a disk of this mode alone.

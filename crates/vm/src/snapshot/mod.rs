@@ -1,10 +1,48 @@
-//! Snapshots of a machine: a tree of images, kept in VMware's layout.
+//! Snapshots of a machine: a tree of states, each held by disk images that nobody writes to any
+//! more, in VMware's layout. The list of them is the VMSD; what stands on what is in the images.
+//!
+//! Whatever changes the tree writes down first what it is about to do ([`journal`]), so that a run
+//! that is cut off has not happened, has happened, or is completed by the next.
 
 // The verbs that use them follow.
 #[allow(dead_code)]
 mod graph;
 #[allow(dead_code)]
+mod journal;
+#[allow(dead_code)]
+mod name;
+#[allow(dead_code)]
 mod plan;
 #[cfg(test)]
 #[allow(dead_code)]
 mod testing;
+mod text;
+
+pub use journal::{Recovered, Verb};
+
+use hako_block::Result;
+use hako_formats::Task;
+
+use crate::{Held, Vm};
+use journal::Journal;
+
+impl Vm {
+    /// Returns the snapshot verb that was begun with it and cut off; none if there is none.
+    /// Errors: [`hako_block::ErrorKind::Corrupt`] if that cannot be told.
+    pub fn pending(&self) -> Result<Option<Verb>> {
+        Ok(Journal::read(self)?.map(|journal| journal.verb))
+    }
+
+    /// Holds the machine for a change of its snapshots; what a cut run had begun is completed or
+    /// undone first. Errors: those of [`Vm::hold`].
+    #[allow(dead_code)]
+    pub(crate) fn hold_for_snapshots(
+        &mut self,
+        task: Task<'_>,
+    ) -> Result<(Held, Option<Recovered>)> {
+        let held = self.hold_whatever_is_pending()?;
+        self.reload()?;
+        let recovered = Journal::recover(self, task)?;
+        Ok((held, recovered))
+    }
+}

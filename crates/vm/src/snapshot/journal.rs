@@ -1,0 +1,422 @@
+//! What a verb that changes the tree of snapshots is about to do, written down before it begins:
+//! `STEM.hako-journal` beside the .vmx. It goes when all is done.
+//!
+//! Steps, each of which may be done again:
+//!
+//! 1. merges: an overlay's content into the image below it
+//! 2. relinks: overlays that stand on what they now stand on
+//! 3. the VMX names the new files
+//! 4. the VMSD in its new text
+//! 5. files that nothing refers to any more go
+//!
+//! Before 3 the machine is what it was; from then on it is what it shall be. Creating and reverting
+//! make new files first; cut off before 3, they have not happened and those files go.
+
+use std::path::{Path, PathBuf};
+
+use hako_block::gate::{folder_of, replace_file, sync_folder_of};
+use hako_block::{Cancel, Error, NoProgress, Result};
+use hako_disk::{MergeRequest, RebaseRequest};
+use hako_formats::Task;
+use hako_formats::dictionary::Dictionary;
+use hako_formats::digest::{Algorithm, Hasher, hex};
+use hako_formats::machine::Node;
+
+use super::name::ImageName;
+use crate::Vm;
+use crate::files::files_by_name;
+use crate::vm::read_text;
+
+/// What is being done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// A snapshot is taken.
+    Create,
+    /// The machine goes back to a snapshot.
+    Revert,
+    /// Snapshots are deleted.
+    Delete,
+    /// What deletions left behind is merged.
+    Consolidate,
+}
+
+impl Verb {
+    pub(super) const ALL: [Verb; 4] = [Verb::Create, Verb::Revert, Verb::Delete, Verb::Consolidate];
+
+    /// Returns the word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verb::Create => "create",
+            Verb::Revert => "revert",
+            Verb::Delete => "delete",
+            Verb::Consolidate => "consolidate",
+        }
+    }
+
+    /// Returns whether it is undone if it was cut off before the VMX: others are always completed.
+    fn is_undone(self) -> bool {
+        matches!(self, Verb::Create | Verb::Revert)
+    }
+}
+
+/// The journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Journal {
+    /// What is being done.
+    pub verb: Verb,
+    /// New files besides disk images: plain names in the machine's folder.
+    pub made: Vec<String>,
+    /// Overlays whose content goes into the image below, in this order: the lowest of a chain
+    /// first. What lies between the two has been merged before.
+    pub merges: Vec<Merge>,
+    /// Overlays that get another parent, of the same content.
+    pub relinks: Vec<Relink>,
+    /// What the VMX says of disks, before and after.
+    pub disks: Vec<DiskChange>,
+    /// Digest of the VMX before.
+    pub vmx_before: String,
+    /// Digest of the VMSD before; empty if there was none.
+    pub vmsd_before: String,
+    /// The VMSD's new text.
+    pub vmsd: Vec<u8>,
+    /// Files that go at the end, of an image the main file last: paths relative to the machine's
+    /// folder.
+    pub remove: Vec<String>,
+}
+
+/// An overlay whose content goes into an image below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Merge {
+    /// The overlay.
+    pub child: ImageName,
+    /// The image.
+    pub parent: ImageName,
+}
+
+/// An overlay that gets another parent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Relink {
+    /// The overlay.
+    pub overlay: ImageName,
+    /// Its parent from then on.
+    pub parent: ImageName,
+}
+
+/// What the VMX says of a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DiskChange {
+    /// Where the disk is.
+    pub node: Node,
+    /// The file that it names before; none for a disk that is not there.
+    pub old: Option<String>,
+    /// The image that it names after.
+    pub new: Option<ImageName>,
+}
+
+/// What became of what a run had begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recovered {
+    /// It has not happened.
+    Undone(Verb, Vec<String>),
+    /// It is done.
+    Completed(Verb, Vec<String>),
+}
+
+impl Recovered {
+    /// Returns it as a sentence.
+    pub fn sentence(&self) -> String {
+        let (verb, end) = match self {
+            Recovered::Undone(verb, _) => (verb, "it has not happened"),
+            Recovered::Completed(verb, _) => (verb, "it is done now"),
+        };
+        format!("a snapshot {} had been cut off: {end}", verb.name())
+    }
+
+    /// Returns what else the user should know.
+    pub fn warnings(&self) -> &[String] {
+        match self {
+            Recovered::Undone(_, warnings) | Recovered::Completed(_, warnings) => warnings,
+        }
+    }
+}
+
+/// How far a verb has come.
+enum Stage {
+    /// The machine is what it was.
+    Before,
+    /// The VMX names the new files.
+    After,
+}
+
+impl Journal {
+    /// Returns a journal that changes nothing yet of a machine as it is.
+    pub(crate) fn new(verb: Verb, vm: &Vm, vmsd: Vec<u8>) -> Result<Self> {
+        Ok(Self {
+            verb,
+            made: Vec::new(),
+            merges: Vec::new(),
+            relinks: Vec::new(),
+            disks: Vec::new(),
+            vmx_before: digest(&vm.vmx.to_bytes()),
+            vmsd_before: digest_of_vmsd(vm)?,
+            vmsd,
+            remove: Vec::new(),
+        })
+    }
+
+    /// Reads the journal of a machine; none if there is none. Errors:
+    /// [`hako_block::ErrorKind::Corrupt`] for one that cannot be read.
+    pub(crate) fn read(vm: &Vm) -> Result<Option<Self>> {
+        let path = path_of(vm);
+        let Some(bytes) = read_text(&path)? else {
+            return Ok(None);
+        };
+        let parsed = Dictionary::parse(&bytes).and_then(|text| Self::parse(&text));
+        parsed.map(Some).map_err(|error| error.in_file(&path))
+    }
+
+    /// Writes it beside the .vmx.
+    pub(crate) fn write(&self, vm: &Vm) -> Result<()> {
+        let path = path_of(vm);
+        let text = self.to_text().map_err(|error| error.in_file(&path))?;
+        replace_file(&path, &text.to_bytes())
+    }
+
+    /// Does what is left of it, and removes it. Returns what the user should know. Errors:
+    /// [`hako_block::ErrorKind::Invalid`] if somebody else has changed the machine's texts
+    /// meanwhile; nothing is touched then.
+    pub(crate) fn carry_out(&self, vm: &mut Vm, task: Task<'_>) -> Result<Vec<String>> {
+        if let Stage::Before = self.stage(vm)? {
+            self.merge(vm, task)?;
+            self.relink(vm)?;
+            self.switch(vm)?;
+        }
+        if digest_of_vmsd(vm)? != digest(&self.vmsd) {
+            replace_file(&vm.vmsd_path(), &self.vmsd)?;
+        }
+        let warnings = self.remove_files(vm)?;
+        forget(vm)?;
+        Ok(warnings)
+    }
+
+    /// Completes or undoes what a run had begun with a machine that is held; none if there is
+    /// nothing.
+    pub(crate) fn recover(vm: &mut Vm, task: Task<'_>) -> Result<Option<Recovered>> {
+        let Some(journal) = Self::read(vm)? else {
+            return Ok(None);
+        };
+        if journal.verb.is_undone() && matches!(journal.stage(vm)?, Stage::Before) {
+            let warnings = journal.undo(vm)?;
+            return Ok(Some(Recovered::Undone(journal.verb, warnings)));
+        }
+        let warnings = journal.carry_out(vm, task)?;
+        Ok(Some(Recovered::Completed(journal.verb, warnings)))
+    }
+
+    fn stage(&self, vm: &Vm) -> Result<Stage> {
+        let changed = |path: &Path| {
+            Err(Error::invalid(format!(
+                "was changed by something else since a snapshot {} was cut off",
+                self.verb.name()
+            ))
+            .in_file(path)
+            .hint(format!(
+                "look what the machine needs, then remove {}",
+                path_of(vm).display()
+            )))
+        };
+        let (vmsd, new_vmsd) = (digest_of_vmsd(vm)?, digest(&self.vmsd));
+        if vmsd != self.vmsd_before && vmsd != new_vmsd {
+            return changed(&vm.vmsd_path());
+        }
+        if vmsd == new_vmsd && new_vmsd != self.vmsd_before {
+            return Ok(Stage::After);
+        }
+        let disks = vm.disks();
+        let file_at = |node: Node| {
+            let mut disks = disks.iter();
+            let found = disks.find(|(other, _)| *other == node);
+            found.map(|(_, disk)| disk.file.as_str())
+        };
+        let is_old = |change: &DiskChange| file_at(change.node) == change.old.as_deref();
+        let is_new = |change: &DiskChange| {
+            let new = change.new.as_ref().map(|image| image.file.as_str());
+            file_at(change.node) == new
+        };
+        if self.disks.is_empty() {
+            let is_same = digest(&vm.vmx.to_bytes()) == self.vmx_before;
+            return match is_same || !self.verb.is_undone() {
+                true => Ok(Stage::Before),
+                false => Ok(Stage::After),
+            };
+        }
+        if self.disks.iter().all(is_new) {
+            Ok(Stage::After)
+        } else if self.disks.iter().all(is_old) {
+            Ok(Stage::Before)
+        } else {
+            changed(vm.path())
+        }
+    }
+
+    fn merge(&self, vm: &Vm, task: Task<'_>) -> Result<()> {
+        for merge in &self.merges {
+            task.cancel.check()?;
+            hako_disk::merge(&merge.request(vm)?, task.progress, task.cancel)?;
+        }
+        Ok(())
+    }
+
+    fn relink(&self, vm: &Vm) -> Result<()> {
+        for relink in &self.relinks {
+            let request = RebaseRequest {
+                subject: relink.overlay.subject(vm)?,
+                parent: Some(relink.parent.path(vm)?),
+                parent_from: Some(relink.parent.format.clone()),
+                link_only: true,
+                threads: None,
+            };
+            hako_disk::rebase(&request, &NoProgress, &Cancel::default())?;
+        }
+        Ok(())
+    }
+
+    /// Makes the VMX name the new files.
+    fn switch(&self, vm: &mut Vm) -> Result<()> {
+        for change in &self.disks {
+            if let Some(image) = &change.new {
+                vm.vmx.set_drive_file(change.node, &image.file)?;
+                let key = format!("hako.{}.format", change.node);
+                match image.format_in_text() {
+                    Some(format) => vm.vmx.set(&key, format)?,
+                    None => drop(vm.vmx.remove(&key)?),
+                }
+            }
+        }
+        match self.disks.is_empty() {
+            true => Ok(()),
+            false => vm.save(),
+        }
+    }
+
+    /// Removes the files that go; what something stands on after all stays, and is told.
+    fn remove_files(&self, vm: &Vm) -> Result<Vec<String>> {
+        if self.remove.is_empty() {
+            return Ok(Vec::new());
+        }
+        let stays = |name: &str, why: &str| format!("{name}: {why}, so it stays");
+        let in_use = match vm.files_in_use() {
+            Ok(files) => files,
+            Err(error) => {
+                let why = format!("what stands on it cannot be told ({error})");
+                return Ok(self.remove.iter().map(|name| stays(name, &why)).collect());
+            }
+        };
+        let mut warnings = Vec::new();
+        for name in &self.remove {
+            let Some(path) = own_file(vm, name) else {
+                continue;
+            };
+            if path == vm.path() || in_use.contains(&path) {
+                warnings.push(stays(name, "the machine uses it"));
+                continue;
+            }
+            std::fs::remove_file(&path)
+                .map_err(|error| Error::io("delete", error).in_file(&path))?;
+        }
+        sync_folder_of(vm.path())?;
+        Ok(warnings)
+    }
+
+    /// Takes away what was made, as long as nothing is in it, and then the journal.
+    fn undo(&self, vm: &Vm) -> Result<Vec<String>> {
+        let mut warnings = Vec::new();
+        for image in self.disks.iter().filter_map(|change| change.new.as_ref()) {
+            match undo_image(vm, image) {
+                Ok(()) => {}
+                Err(error) => warnings.push(format!("stays: {error}")),
+            }
+        }
+        for name in &self.made {
+            if let Some(path) = own_file(vm, name).filter(|path| path != vm.path()) {
+                std::fs::remove_file(&path)
+                    .map_err(|error| Error::io("delete", error).in_file(&path))?;
+            }
+        }
+        for debris in vm.debris()? {
+            let _ = std::fs::remove_file(debris);
+        }
+        forget(vm)?;
+        Ok(warnings)
+    }
+}
+
+impl Merge {
+    /// Returns what is asked of the disk's side.
+    pub(crate) fn request(&self, vm: &Vm) -> Result<MergeRequest> {
+        Ok(MergeRequest {
+            child: self.child.subject(vm)?,
+            parent: self.parent.subject(vm)?,
+            threads: None,
+        })
+    }
+}
+
+/// Removes a new overlay with nothing in it.
+fn undo_image(vm: &Vm, image: &ImageName) -> Result<()> {
+    let main = vm.folder().join(&image.file);
+    if own_file(vm, &image.file).is_none() {
+        // Its main file gets its name last.
+        for file in files_by_name(&main).iter().filter(|file| file.is_file()) {
+            std::fs::remove_file(file).map_err(|error| Error::io("delete", error).in_file(file))?;
+        }
+        return Ok(());
+    }
+    let subject = image.subject(vm)?;
+    if !hako_disk::is_empty(&subject)? {
+        let what = "was made for it, and has been written to since";
+        return Err(Error::invalid(what).in_file(&main));
+    }
+    hako_disk::delete(&subject, true).map(drop)
+}
+
+/// Returns the path of a journal, whether it is there or not.
+pub(crate) fn path_of(vm: &Vm) -> PathBuf {
+    vm.path().with_extension("hako-journal")
+}
+
+fn forget(vm: &Vm) -> Result<()> {
+    let path = path_of(vm);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io("delete", error).in_file(&path));
+        }
+        _ => (),
+    }
+    sync_folder_of(&path)
+}
+
+/// Returns the path of a regular file of the machine's folder; none if it is not there, or is
+/// anywhere else.
+fn own_file(vm: &Vm, name: &str) -> Option<PathBuf> {
+    let path = vm.folder().join(name);
+    let folder = std::fs::canonicalize(folder_of(&path)).ok()?;
+    let root = std::fs::canonicalize(vm.folder()).ok()?;
+    let path = folder.join(path.file_name()?);
+    let is_file = std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file());
+    (is_file && folder.starts_with(root)).then_some(path)
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    hasher.update(bytes);
+    hex(&hasher.finish())
+}
+
+fn digest_of_vmsd(vm: &Vm) -> Result<String> {
+    let bytes = read_text(&vm.vmsd_path())?;
+    Ok(bytes.map(|bytes| digest(&bytes)).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests;

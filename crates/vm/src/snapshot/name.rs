@@ -1,0 +1,55 @@
+//! An image as a machine's texts name it.
+
+use std::path::PathBuf;
+
+use hako_block::{Access, Result};
+use hako_disk::Subject;
+use hako_formats::OpenOptions;
+use hako_formats::machine::DiskMedium;
+
+use crate::Vm;
+
+/// An image of a machine: its main file as the texts name it (relative to the machine's folder, or
+/// absolute), and its format, which is never guessed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ImageName {
+    /// The main file.
+    pub file: String,
+    /// The format.
+    pub format: String,
+}
+
+impl ImageName {
+    /// Returns the image of a disk.
+    pub(crate) fn of_disk(disk: &DiskMedium) -> Self {
+        Self {
+            file: disk.file.clone(),
+            format: disk.format.clone().unwrap_or_else(|| "vmdk".to_owned()),
+        }
+    }
+
+    /// Returns the format as texts say it: nothing for a VMDK.
+    pub(crate) fn format_in_text(&self) -> Option<&str> {
+        Some(self.format.as_str()).filter(|format| *format != "vmdk")
+    }
+
+    /// Returns the path of its main file, which the machine's gate lets through.
+    pub(crate) fn path(&self, vm: &Vm) -> Result<PathBuf> {
+        let opened = vm.open_file(&self.file, Access::ReadOnly, &vm.rules(true))?;
+        Ok(PathBuf::from(opened.storage.name()))
+    }
+
+    /// Returns it as what is changed.
+    pub(crate) fn subject(&self, vm: &Vm) -> Result<Subject> {
+        let mut rules = vm.rules(false);
+        rules.allow_paths.push(vm.folder().to_path_buf());
+        Ok(Subject {
+            path: self.path(vm)?,
+            open: OpenOptions {
+                from: Some(self.format.clone()),
+                rules,
+                ..OpenOptions::default()
+            },
+        })
+    }
+}
