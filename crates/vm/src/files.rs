@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use hako_block::gate::file_names;
 use hako_block::staging::PART_SUFFIX;
-use hako_block::{Access, Error, Result};
+use hako_block::{Access, Error, ErrorKind, Result};
 use hako_formats::dictionary::Dictionary;
 use hako_formats::machine::{DiskMedium, Medium};
 use hako_formats::{
@@ -98,7 +98,8 @@ impl Vm {
     }
 
     /// Returns the host files of every layer of its disks and of those that its snapshots hold.
-    /// Errors: a layer that cannot be opened, for what it stands on is not known then.
+    /// One that is not there stands on nothing. Errors: a layer that cannot be opened, for what it
+    /// stands on is not known then.
     pub(crate) fn files_in_use(&self) -> Result<BTreeSet<PathBuf>> {
         let options = OpenOptions {
             rules: self.rules(true),
@@ -107,7 +108,10 @@ impl Vm {
         let mut mains = BTreeSet::new();
         let mut files = BTreeSet::new();
         for disk in self.all_disks()? {
-            let opened = self.open_file(&disk.file, Access::ReadOnly, &options.rules)?;
+            let opened = match self.open_file(&disk.file, Access::ReadOnly, &options.rules) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                opened => opened?,
+            };
             let mut next = Some((opened, disk.format.clone().unwrap_or("vmdk".to_owned())));
             while let Some((opened, format)) = next.take() {
                 // Chains share layers.

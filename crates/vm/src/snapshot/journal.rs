@@ -186,6 +186,13 @@ impl Journal {
     /// [`hako_block::ErrorKind::Invalid`] if somebody else has changed the machine's texts
     /// meanwhile; nothing is touched then.
     pub(crate) fn carry_out(&self, vm: &mut Vm, task: Task<'_>) -> Result<Vec<String>> {
+        self.carry_out_up_to_removal(vm, task)?;
+        let warnings = self.remove_files(vm)?;
+        forget(vm)?;
+        Ok(warnings)
+    }
+
+    pub(super) fn carry_out_up_to_removal(&self, vm: &mut Vm, task: Task<'_>) -> Result<()> {
         if let Stage::Before = self.stage(vm)? {
             self.merge(vm, task)?;
             self.relink(vm)?;
@@ -194,9 +201,18 @@ impl Journal {
         if digest_of_vmsd(vm)? != digest(&self.vmsd) {
             replace_file(&vm.vmsd_path(), &self.vmsd)?;
         }
-        let warnings = self.remove_files(vm)?;
-        forget(vm)?;
-        Ok(warnings)
+        let is_told_by_texts = !self.disks.is_empty() || digest(&self.vmsd) != self.vmsd_before;
+        if is_told_by_texts || self.merges.is_empty() {
+            return Ok(());
+        }
+        // No text says that the merges are behind it, and without the files they cannot be done
+        // again.
+        let rest = Self {
+            merges: Vec::new(),
+            relinks: Vec::new(),
+            ..self.clone()
+        };
+        rest.write(vm)
     }
 
     /// Completes or undoes what a run had begun with a machine that is held; none if there is
