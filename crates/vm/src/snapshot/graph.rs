@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use hako_block::gate::file_names;
-use hako_block::{Access, Error, FileId, Gate, ImageInfo, Opened, Resolver, Result};
+use hako_block::{Access, Error, ErrorKind, FileId, Gate, ImageInfo, Opened, Resolver, Result};
 use hako_formats::machine::{DiskMedium, DiskMode, Node};
 use hako_formats::vmsd::Snapshot;
 use hako_formats::{
@@ -54,6 +54,7 @@ pub(crate) enum Below {
     /// An image, by its place in the graph.
     Image(usize),
     /// A parent that is not found, or may not be opened.
+    #[allow(dead_code)] // For the doctor, who follows.
     Lost(Error),
 }
 
@@ -134,6 +135,25 @@ impl Graph {
         tree
     }
 
+    /// Refuses to go on if what the machine or a snapshot that stays refers to cannot be read:
+    /// what that stands on is not known. A file that is not there stands on nothing.
+    pub(crate) fn refuse_unknown(&self, gone: &[u32]) -> Result<()> {
+        for reference in &self.references {
+            let is_gone =
+                matches!(&reference.by, Holder::Snapshot { uid, .. } if gone.contains(uid));
+            let Err(error) = &reference.image else {
+                continue;
+            };
+            if error.kind() != ErrorKind::NotFound && !is_gone {
+                let what = format!("what it stands on cannot be told: {error}");
+                return Err(Error::new(error.kind(), what)
+                    .in_file(&reference.file)
+                    .hint("`hako snapshot doctor VM` tells more"));
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the images that the machine or its snapshots show, its independent disks left out:
     /// those that they name, and all below.
     pub(crate) fn shown(&self) -> Vec<usize> {
@@ -193,12 +213,15 @@ fn is_independent(mode: DiskMode) -> bool {
 }
 
 /// Returns whether a .vmx is what a snapshot keeps of the configuration: `web-Snapshot3.vmx`.
-fn is_kept_configuration(path: &Path, stem: &str) -> bool {
-    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+pub(crate) fn is_kept_configuration(path: &Path, stem: &str) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.strip_suffix(".vmx").unwrap_or_default();
     let number = name
         .strip_prefix(stem)
         .and_then(|rest| rest.strip_prefix("-Snapshot"));
-    number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+    number.is_some_and(|number| {
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 /// Returns whether a file is called as snapshots call their overlays: `web-000001.vmdk`.

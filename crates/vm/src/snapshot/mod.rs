@@ -4,19 +4,24 @@
 //! Whatever changes the tree writes down first what it is about to do ([`journal`]), so that a run
 //! that is cut off has not happened, has happened, or is completed by the next.
 
-// The verbs that use them follow.
-#[allow(dead_code)]
+mod consolidate;
+mod cost;
+mod delete;
+mod find;
 mod graph;
 #[allow(dead_code)]
 mod journal;
 #[allow(dead_code)]
 mod name;
-#[allow(dead_code)]
 mod plan;
 #[cfg(test)]
-#[allow(dead_code)]
 mod testing;
 mod text;
+mod tidy;
+
+pub use consolidate::Consolidation;
+pub use delete::{Doomed, SnapshotDeletion};
+pub use find::find;
 
 pub use journal::{Recovered, Verb};
 

@@ -1,5 +1,3 @@
-use hako_block::ErrorKind;
-
 use super::*;
 use crate::snapshot::testing::World;
 
