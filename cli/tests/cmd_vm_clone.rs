@@ -29,6 +29,20 @@ fn web(disk: &str) -> Vms {
     vms
 }
 
+/// Gives the machine `web` a snapshot "before" of its disk.
+fn take_snapshot(vms: &Vms) {
+    vms.world
+        .done("create home/vms/web/web-000001.vmdk --parent home/vms/web/web.vmdk");
+    vms.done(&["set", "web", "scsi0:0.fileName=web-000001.vmdk"]);
+    vms.world.write(
+        "home/vms/web/web.vmsd",
+        b".encoding = \"UTF-8\"\nsnapshot.lastUID = \"1\"\nsnapshot.current = \"1\"\n\
+          snapshot0.uid = \"1\"\nsnapshot0.displayName = \"before\"\nsnapshot0.numDisks = \"1\"\n\
+          snapshot0.disk0.fileName = \"web.vmdk\"\nsnapshot0.disk0.node = \"scsi0:0\"\n\
+          snapshot.numSnapshots = \"1\"\n",
+    );
+}
+
 #[track_caller]
 fn assert_same(vms: &Vms, a: &str, b: &str) {
     let run = vms.world.hako(["disk", "compare", a, b]);
@@ -208,17 +222,8 @@ fn what_cannot_be_cloned_is_refused_and_nothing_is_left() {
 #[test]
 fn a_snapshot_is_cloned_flattened() {
     let vms = web("disk.raw");
-    vms.world
-        .done("create home/vms/web/web-000001.vmdk --parent home/vms/web/web.vmdk");
-    vms.done(&["set", "web", "scsi0:0.fileName=web-000001.vmdk"]);
+    take_snapshot(&vms);
     vms.done(&["set", "web", "--add-disk", "1M,file=later.vmdk"]);
-    vms.world.write(
-        "home/vms/web/web.vmsd",
-        b".encoding = \"UTF-8\"\nsnapshot.lastUID = \"1\"\nsnapshot.current = \"1\"\n\
-          snapshot0.uid = \"1\"\nsnapshot0.displayName = \"before\"\nsnapshot0.numDisks = \"1\"\n\
-          snapshot0.disk0.fileName = \"web.vmdk\"\nsnapshot0.disk0.node = \"scsi0:0\"\n\
-          snapshot.numSnapshots = \"1\"\n",
-    );
     for (name, snapshot) in [("a", "before"), ("b", "1")] {
         let run = vms.run(&["clone", "web", name, "--snapshot", snapshot]);
         assert_eq!(run.code, 0, "{}", run.stderr);
@@ -228,5 +233,123 @@ fn a_snapshot_is_cloned_flattened() {
             [format!("{name}.vmdk"), format!("{name}.vmx")]
         );
         assert_same(&vms, "disk.raw", &format!("home/vms/{name}/{name}.vmdk"));
+    }
+}
+
+#[test]
+fn a_linked_clone_stands_on_the_snapshot_and_the_parent_stays_as_it_is() {
+    let vms = web("disk.raw");
+    take_snapshot(&vms);
+    let linked = ["clone", "web", "new", "--linked", "--snapshot", "before"];
+    let told = vms.json(&linked);
+    let parent = vms.path("web/web.vmdk");
+    assert_eq!(told["disks"][0]["parent"], parent.to_str().unwrap());
+    assert_eq!(vms.names("new"), ["new.vmdk", "new.vmsd", "new.vmx"]);
+    let drives = &vms.json(&["info", "new"])["drives"];
+    assert_eq!(drives[0]["layers"].as_array().unwrap().len(), 2, "{drives}");
+    let web = vms.path("web");
+    let compare = |a: &str, b: &str| {
+        let allow = web.to_str().unwrap();
+        let run = vms
+            .world
+            .hako(["disk", "compare", a, b, "--allow-path", allow]);
+        assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    };
+    compare("disk.raw", "home/vms/new/new.vmdk");
+    assert!(
+        vms.text("new/new.vmsd")
+            .contains("sentinel0 = \"new.vmdk\"")
+    );
+    let inventory = String::from_utf8(vms.world.read("home/inventory")).unwrap();
+    let base = format!("base {}\n", vms.path("web/web.vmx").display());
+    assert!(inventory.contains(&base), "{inventory}");
+
+    let disk = "home/vms/web/web.vmdk";
+    for words in [
+        &["delete", disk][..],
+        &["rename", disk, "x.vmdk"],
+        &["resize", disk, "1G"],
+        &["commit", "home/vms/web/web-000001.vmdk"],
+        &["serve", "--writable", "--once", disk],
+    ] {
+        let run = vms.world.hako([&["disk"], words].concat());
+        assert_eq!(run.code, 2, "{words:?}: {}", run.stderr);
+        assert!(
+            run.stderr.contains("machine new"),
+            "{words:?}: {}",
+            run.stderr
+        );
+    }
+    vms.fails(&["rename", "web", "mail"], 2, "new");
+    vms.fails(&["delete", "web", "--yes"], 2, "new");
+    vms.done(&["rename", "web", "mail", "--only-name"]);
+    // Not even when the clone cannot be asked.
+    std::fs::rename(vms.path("new"), vms.path("away")).unwrap();
+    vms.fails(&["delete", "mail", "--yes"], 2, "new");
+    std::fs::rename(vms.path("away"), vms.path("new")).unwrap();
+
+    // A clone of a clone is a clone of both; a full one of nobody.
+    vms.done(&["clone", "new", "full"]);
+    assert_same(&vms, "disk.raw", "home/vms/full/full.vmdk");
+    vms.done(&["rename", "new", "renamed"]);
+    compare("disk.raw", "home/vms/renamed/renamed.vmdk");
+    vms.fails(&["delete", "mail", "--yes"], 2, "renamed");
+    // Who is listed again stands where it stood.
+    let run = vms.run(&["unregister", "renamed"]);
+    assert!(run.stderr.contains("linked clone"), "{}", run.stderr);
+    let path = vms.path("renamed");
+    let allow = ["--allow-path", web.to_str().unwrap()];
+    vms.done(&[&["register", path.to_str().unwrap()], &allow[..]].concat());
+    let inventory = String::from_utf8(vms.world.read("home/inventory")).unwrap();
+    assert!(inventory.contains(&base), "{inventory}");
+    vms.done(&["delete", "renamed", "--yes"]);
+    vms.done(&["delete", "mail", "--yes"]);
+    assert_same(&vms, "disk.raw", "home/vms/full/full.vmdk");
+}
+
+#[test]
+fn linked_clones_of_every_format_get_an_overlay_of_its_kind() {
+    for (format, file, extension) in [
+        ("qcow2", "web.qcow2", "qcow2"),
+        ("vhdx", "web.vhdx", "vhdx"),
+        ("vhd", "web.vhd", "vhd"),
+        ("raw", "web.raw", "qcow2"),
+        ("vdi", "web.vdi", "qcow2"),
+        ("vmdk,subformat=twoGbMaxExtentFlat", "web.vmdk", "vmdk"),
+    ] {
+        let vms = web(&format!("disk.raw,format={format}"));
+        let format = format.split(',').next().unwrap();
+        let mut list = format!(
+            "snapshot.lastUID = \"1\"\nsnapshot.current = \"1\"\nsnapshot0.uid = \"1\"\n\
+             snapshot0.displayName = \"s\"\nsnapshot0.numDisks = \"1\"\n\
+             snapshot0.disk0.fileName = \"{file}\"\nsnapshot0.disk0.node = \"scsi0:0\"\n\
+             snapshot.numSnapshots = \"1\"\n"
+        );
+        if format != "vmdk" {
+            list += &format!("hako.uid1.scsi0:0.format = \"{format}\"\n");
+        }
+        vms.world.write("home/vms/web/web.vmsd", list.as_bytes());
+        // What the machine writes to is not for a clone to stand on.
+        let linked = ["clone", "web", "new", "--linked", "--snapshot", "s"];
+        vms.fails(&linked, 4, "writes to");
+        let top = ["home/vms/web/top.qcow2", "--parent"];
+        vms.world
+            .done(&format!("create {} home/vms/web/{file}", top.join(" ")));
+        vms.done(&[
+            "set",
+            "web",
+            "scsi0:0.fileName=top.qcow2",
+            "hako.scsi0:0.format=qcow2",
+        ]);
+        vms.done(&linked);
+        let disk = format!("home/vms/new/new.{extension}");
+        let allow = vms.path("web");
+        let words = ["disk", "compare", "disk.raw", &disk, "--allow-path"];
+        let run = vms
+            .world
+            .hako([&words[..], &[allow.to_str().unwrap()]].concat());
+        assert_eq!(run.code, 0, "{format}: {}{}", run.stdout, run.stderr);
+        let drives = &vms.json(&["info", "new"])["drives"];
+        assert!(drives[0]["error"].is_null(), "{drives}");
     }
 }

@@ -1082,7 +1082,7 @@ _hako() {
             return 0
             ;;
         hako__subcmd__vm__subcmd__clone)
-            opts="-q -v -h --snapshot --folder --format --subformat --verify --rate --threads --allow-path --json --quiet --verbose --progress --help"
+            opts="-q -v -h --snapshot --linked --folder --format --subformat --verify --rate --threads --allow-path --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -95,10 +95,12 @@ impl Machines {
         status.signal().is_none().then_some(status)
     }
 
-    /// Compares an image with `disk.raw`.
+    /// Compares an image, which may stand on others in the folder, with `disk.raw`.
     #[track_caller]
     pub fn assert_same(&self, image: &Path, about: &str) {
-        let run = disk_verb("compare", &[&self.path("disk.raw"), image], &[]);
+        let folder = self.folder.path().to_string_lossy();
+        let allow = ["--allow-path", &folder];
+        let run = disk_verb("compare", &[&self.path("disk.raw"), image], &allow);
         assert_eq!(run.code, Some(0), "{about}: {}{}", run.stdout, run.stderr);
     }
 }

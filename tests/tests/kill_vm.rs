@@ -179,6 +179,31 @@ fn creation_killed_anywhere_leaves_no_machine_or_the_whole_one() {
 }
 
 #[test]
+fn cloning_killed_anywhere_leaves_no_clone_or_the_whole_one() {
+    if !has_strace() {
+        return;
+    }
+    let world = World::new();
+    world.make_template();
+    let full = ["clone", "old", "new"];
+    let linked = [&full[..], &["--linked", "--snapshot", "before"]].concat();
+    for words in [&full[..], &linked] {
+        let n_killed = kill_everywhere(&world, words, |about| {
+            world.assert_whole("old", about);
+            let info = world.command(hako()).args(["vm", "info", "new"]).status();
+            if !info.unwrap().success() {
+                world.vm(words);
+            }
+            world.assert_whole("new", about);
+            assert_eq!(names(&world.path("home/vms")), ["new", "old"], "{about}");
+            let list = world.vm(&["list"]);
+            assert_eq!(list.as_array().unwrap().len(), 2, "{about}: {list}");
+        });
+        assert!(n_killed > 10, "{words:?}: {n_killed} kills");
+    }
+}
+
+#[test]
 fn deletion_killed_anywhere_is_completed_by_the_next() {
     if !has_strace() {
         return;

@@ -21,7 +21,7 @@ Examples:
 Exit status:
   0    done
   1    failed
-  2    wrong usage, or the parent has other overlays
+  2    wrong usage, or the parent has other overlays or linked clones
   4    an image is corrupt, or the parent is not what the overlay was made on
   5    locked or in use
   8    no space left
@@ -46,7 +46,7 @@ pub struct Commit {
     #[arg(long, conflicts_with = "keep")]
     delete: bool,
 
-    /// Do it though other overlays stand on the parent: their content changes
+    /// Do it though other overlays or linked clones stand on the parent: their content changes
     #[arg(long)]
     force: bool,
 
@@ -60,8 +60,14 @@ pub struct Commit {
 impl Commit {
     /// Commits.
     pub fn run(&self, context: &Context) -> Result<Exit> {
+        let subject = self.gate.subject(&self.overlay);
+        if !self.force
+            && let Some(parent) = hako_disk::parent_of(&subject)?
+        {
+            super::refuse_clones(&parent)?;
+        }
         let request = CommitRequest {
-            subject: self.gate.subject(&self.overlay),
+            subject,
             afterwards: match (self.keep, self.delete) {
                 (true, _) => Afterwards::Keep,
                 (_, true) => Afterwards::Delete,

@@ -18,12 +18,15 @@ mod resize;
 mod serve;
 mod set;
 
+use std::path::Path;
+
 use clap::Subcommand;
 use hako_block::Result;
 use hako_formats::OpenedChain;
 
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::vm::home::home;
 use options::ReadFlags;
 
 /// Work with disk images
@@ -74,6 +77,16 @@ impl Disk {
     /// Returns whether this is `compare`, whose exit codes are those of cmp.
     pub fn is_compare(&self) -> bool {
         matches!(self, Disk::Compare(_))
+    }
+}
+
+/// Refuses to change an image that a linked clone of the inventory stands on, wherever that is:
+/// overlays beside an image are found by looking, those of clones are known.
+fn refuse_clones(image: &Path) -> Result<()> {
+    match home() {
+        Ok(home) => hako_vm::refuse_clones(&home, image),
+        // Who has no home has no machines.
+        Err(_) => Ok(()),
     }
 }
 

@@ -50,7 +50,7 @@ pub struct Resize {
     #[arg(long, requires = "shrink")]
     cut_data: bool,
 
-    /// Do it though another image is an overlay on this one
+    /// Do it though another image or a linked clone stands on this one
     #[arg(long)]
     force: bool,
 
@@ -61,6 +61,9 @@ pub struct Resize {
 impl Resize {
     /// Resizes.
     pub fn run(&self, context: &Context) -> Result<Exit> {
+        if !self.force {
+            super::refuse_clones(&self.image)?;
+        }
         let request = ResizeRequest {
             subject: self.gate.subject(&self.image),
             size: self.size,

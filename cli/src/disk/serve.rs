@@ -108,6 +108,9 @@ impl Serve {
     /// Serves.
     pub fn run(&self, context: &Context) -> Result<Exit> {
         let address = self.bind.with_port(self.port)?;
+        if self.writable {
+            super::refuse_clones(&self.image)?;
+        }
         let opened = open_chain(&self.image, &self.open_options())?;
         let exit = super::salvaged(context, &self.read, &opened);
         let image: Arc<dyn BlockImage> = Arc::new(opened.chain);

@@ -18,6 +18,7 @@ const EXAMPLES: &str = "\
 Examples:
   hako vm clone web web2
   hako vm clone web web-old --snapshot before-update
+  hako vm clone web test-7 --linked --snapshot before-update
   hako vm clone web web2 --folder /srv/vms/web2 --format qcow2 --verify
 
 Exit status:
@@ -33,8 +34,8 @@ Exit status:
 /// Clone a machine: another one with the same content
 ///
 /// The clone gets a folder of its own, which appears under its name only when all of it is whole,
-/// and is listed in the inventory. Each disk becomes one image in the format and variant that its
-/// lowest layer has. The clone has new UUIDs and a copy of the firmware's settings; addresses of
+/// and is listed in the inventory. Of a full clone each disk is one image in the format and variant
+/// that the lowest layer has. The clone has new UUIDs and a copy of the firmware's settings; addresses of
 /// network cards that a product made are made anew, chosen ones are replaced, which is told.
 /// Snapshots are not taken along; CD images outside the machine's folder are used where they are.
 #[derive(Debug, Args)]
@@ -51,6 +52,14 @@ pub struct Clone {
     /// Clone this snapshot, by name or number, even while the machine runs
     #[arg(long, value_name = "NAME")]
     snapshot: Option<String>,
+
+    /// Make the disks overlays on what the snapshot holds, instead of copies
+    ///
+    /// Takes no time and no space. The clone needs the machine from then on, which the inventory
+    /// records: the machine is neither renamed nor deleted while such a clone is there, nor what
+    /// the snapshot holds.
+    #[arg(long, requires = "snapshot", conflicts_with_all = ["format", "verify", "rate", "threads"])]
+    linked: bool,
 
     /// The new machine's folder, instead of vms/NEW in the home of machines
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -88,7 +97,7 @@ impl Clone {
         let request = self.request()?;
         let cancel = context.cancel_on_signals()?;
         let progress = context.progress();
-        let report = hako_vm::clone_vm(&home, &vm, &request, &*progress, &cancel)?;
+        let report = hako_vm::clone_vm(&home, vm, &request, &*progress, &cancel)?;
         drop(progress);
         context.tell(&report.cleared, &report.warnings);
         if context.json {
@@ -105,6 +114,7 @@ impl Clone {
             name: self.name.clone(),
             folder: self.folder.clone(),
             snapshot: self.snapshot.clone(),
+            linked: self.linked,
             format: self.format.as_deref().map(format_named).transpose()?,
             subformat: self.subformat.clone(),
             verify: self.verify,
@@ -120,6 +130,7 @@ impl Clone {
                 "file": disk.file,
                 "virtual_size": disk.virtual_size,
                 "data_bytes": disk.data_bytes,
+                "parent": disk.parent.as_ref().map(|path| path.to_string_lossy()),
             })
         });
         json!({

@@ -35,10 +35,18 @@ pub struct Unregister {
 impl Unregister {
     /// Takes it out.
     pub fn run(&self, context: &Context) -> Result<Exit> {
-        let vmx = hako_vm::unregister(&home()?, &self.machine)?;
+        let entry = hako_vm::unregister(&home()?, &self.machine)?;
+        let vmx = entry.current();
+        if let Some(base) = &entry.base {
+            context.messages.warn(&format!(
+                "it is a linked clone: it is no longer known that it needs {}",
+                base.display()
+            ));
+        }
         if context.json {
             let mut out = Out::new();
-            out.json(&json!({"vmx": vmx.to_string_lossy()}))?;
+            let base = entry.base.as_ref().map(|path| path.to_string_lossy());
+            out.json(&json!({"vmx": vmx.to_string_lossy(), "base": base}))?;
             out.finish()?;
         }
         context.summary(&format!("{}: no longer listed", vmx.display()));

@@ -30,7 +30,7 @@ pub use compact::{CompactReport, compact};
 pub use create::{CreateReport, CreateRequest, create};
 pub use delete::{delete, files_of, is_empty};
 pub use merge::{MergeRequest, check_merge, merge};
-pub use overlays::overlays_of;
+pub use overlays::{overlays_of, parent_of};
 pub use parent::Parent;
 pub use rebase::{RebaseReport, RebaseRequest, rebase};
 pub use rename::{RenameReport, rename, rename_and_tell};

@@ -6,6 +6,8 @@ use hako_block::gate::{file_names, folder_of};
 use hako_block::{Access, FileId, FileStorage, GateRules, LockMode, Result, Storage};
 use hako_formats::{OpenOptions, find_parent, open_chain};
 
+use crate::change::Subject;
+
 /// Returns the images in the folder of `path` that are overlays directly on it. Overlays in other
 /// folders cannot be known.
 pub fn overlays_of(path: &Path) -> Result<Vec<PathBuf>> {
@@ -16,6 +18,23 @@ pub fn overlays_of(path: &Path) -> Result<Vec<PathBuf>> {
         .filter(|name| path.file_name() != Some(name.as_os_str()))
         .map(|name| path.with_file_name(name));
     Ok(others.filter(|other| stands_on(other, id)).collect())
+}
+
+/// Returns the file that an image is an overlay on, whatever its content is by now; `None` for one
+/// that is no overlay.
+pub fn parent_of(subject: &Subject) -> Result<Option<PathBuf>> {
+    let options = OpenOptions {
+        top_only: true,
+        any_content: true,
+        ..subject.open.clone()
+    };
+    let opened = open_chain(&subject.path, &options)?;
+    let layer = &opened.layers[0];
+    let Some(link) = &layer.image.info().parent else {
+        return Ok(None);
+    };
+    let parent = find_parent(layer, link, &options)?;
+    Ok(Some(PathBuf::from(parent.storage.name())))
 }
 
 /// Returns whether the file at `path` is an overlay on the file `id`. What cannot be read as an

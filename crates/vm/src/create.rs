@@ -110,7 +110,7 @@ pub fn create(home: &Home, request: &CreateRequest, task: Task<'_>) -> Result<Cr
     let entry = Entry {
         vmx: vmx_path.clone(),
         allow,
-        to: None,
+        ..Entry::default()
     };
     Inventory::admit(home, &request.name, entry, || workshop.deliver())?;
     Ok(CreateReport {

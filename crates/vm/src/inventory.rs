@@ -5,10 +5,12 @@
 //! vm /var/lib/hako/vms/web/web.vmx
 //! allow /srv/images/debian.iso
 //! vm /home/me/mail/mail.vmx
+//! base /var/lib/hako/vms/web/web.vmx
 //! to /home/me/post/post.vmx
 //! ```
 //!
-//! `allow` and `to` belong to the machine above them; `to` is where a renaming that is under way
+//! `allow`, `base` and `to` belong to the machine above them; `base` is the machine on whose disks
+//! those of this one stand, a linked clone; `to` is where a renaming that is under way
 //! (or was cut off) takes it. Paths are bytes, absolute, and end with the line.
 
 use std::ffi::OsStr;
@@ -38,6 +40,8 @@ pub struct Entry {
     pub vmx: PathBuf,
     /// Files and folders that it may name beyond its own folder, with the user's consent.
     pub allow: Vec<PathBuf>,
+    /// The .vmx of the machine that it is a linked clone of.
+    pub base: Option<PathBuf>,
     /// The .vmx that it will have when a renaming that was begun is through.
     pub to: Option<PathBuf>,
 }
@@ -54,6 +58,13 @@ impl Entry {
         newest_first
             .find(|path| path.is_file())
             .unwrap_or_else(|| self.vmx.clone())
+    }
+
+    /// Returns the name of its .vmx, for one that cannot be asked.
+    pub(crate) fn name(&self) -> String {
+        let path = self.current();
+        let stem = path.file_stem().unwrap_or_default();
+        stem.to_string_lossy().into_owned()
     }
 
     /// Returns whether `path` is one of the machine's, before a renaming or after it.
@@ -125,8 +136,9 @@ impl Inventory {
                     ..Entry::default()
                 }),
                 (b"allow", Some(entry)) => entry.allow.push(path),
+                (b"base", Some(entry)) => entry.base = Some(path),
                 (b"to", Some(entry)) => entry.to = Some(path),
-                _ => return Err(wrong("is none of vm, allow and to, or stands first")),
+                _ => return Err(wrong("is none of vm, allow, base and to, or stands first")),
             }
         }
         Ok(Self { entries })
@@ -138,6 +150,9 @@ impl Inventory {
             push_line(&mut bytes, "vm", &entry.vmx)?;
             for path in &entry.allow {
                 push_line(&mut bytes, "allow", path)?;
+            }
+            if let Some(path) = &entry.base {
+                push_line(&mut bytes, "base", path)?;
             }
             if let Some(path) = &entry.to {
                 push_line(&mut bytes, "to", path)?;
@@ -203,6 +218,10 @@ mod tests {
             Entry {
                 to: Some("/vms/b/b.vmx".into()),
                 ..entry("/vms/a/a.vmx")
+            },
+            Entry {
+                base: Some("/vms/a/a.vmx".into()),
+                ..entry("/vms/clone/clone.vmx")
             },
             entry("/vms/\u{fc}/c.vmx"),
         ];

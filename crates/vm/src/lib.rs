@@ -21,6 +21,7 @@ mod home;
 mod import;
 mod inventory;
 mod list;
+mod overlay;
 mod references;
 mod rename;
 mod seed;
@@ -54,4 +55,5 @@ pub use snapshot::{
     Consolidation, Doomed, Recovered, SnapshotDeletion, Verb, find as find_snapshot,
 };
 pub use state::State;
+pub use users::refuse_clones;
 pub use vm::Vm;

@@ -37,11 +37,7 @@ fn look(entry: &Entry) -> Listed {
             machine: Ok((vm.vmx.machine(), vm.state())),
         },
         Err(error) => Listed {
-            name: path
-                .file_stem()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned(),
+            name: entry.name(),
             vmx: path,
             machine: Err(error),
         },
@@ -71,9 +67,11 @@ pub fn register(home: &Home, path: &Path, name: Option<&str>, allow: &[PathBuf])
             vm.save()?;
         }
         inventory.entries.retain(|entry| entry.vmx != path);
+        let base = vm.base_in(inventory);
         inventory.entries.push(Entry {
             vmx: path.clone(),
             allow,
+            base,
             to: None,
         });
         Ok(())
@@ -82,13 +80,12 @@ pub fn register(home: &Home, path: &Path, name: Option<&str>, allow: &[PathBuf])
 }
 
 /// Takes a machine out of the inventory, by its name or the path of its .vmx, which may be gone;
-/// no file is touched. Returns its .vmx.
-pub fn unregister(home: &Home, what: &Path) -> Result<PathBuf> {
+/// no file is touched. Returns what was known of it.
+pub fn unregister(home: &Home, what: &Path) -> Result<Entry> {
     Inventory::change(home, |inventory| {
-        let vmx = find_entry(inventory, what)?.vmx.clone();
-        let current = inventory.entry(&vmx).map(Entry::current);
-        inventory.entries.retain(|entry| entry.vmx != vmx);
-        Ok(current.unwrap_or(vmx))
+        let entry = find_entry(inventory, what)?.clone();
+        inventory.entries.retain(|other| other.vmx != entry.vmx);
+        Ok(entry)
     })
 }
 

@@ -206,8 +206,8 @@ impl Renaming {
                 Some(entry) => entry.to = Some(self.to.clone()),
                 None => inventory.entries.push(Entry {
                     vmx: self.from.clone(),
-                    allow: Vec::new(),
                     to: Some(self.to.clone()),
+                    ..Entry::default()
                 }),
             }
             Ok(())

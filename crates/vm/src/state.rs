@@ -50,8 +50,14 @@ impl Vm {
     /// if another hako uses it, or if a change of its snapshots was cut off.
     pub fn hold(&self) -> Result<Held> {
         let held = self.hold_whatever_is_pending()?;
+        self.refuse_pending()?;
+        Ok(held)
+    }
+
+    /// Refuses to go on if a change of its snapshots was cut off.
+    pub(crate) fn refuse_pending(&self) -> Result<()> {
         match self.pending()? {
-            None => Ok(held),
+            None => Ok(()),
             Some(verb) => {
                 let what = format!("a snapshot {} was cut off", verb.name());
                 Err(Error::new(ErrorKind::Locked, what)

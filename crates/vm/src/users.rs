@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use hako_block::{FileId, ImageInfo, Result};
+use hako_block::{Error, FileId, ImageInfo, Result};
 use hako_formats::machine::{DiskMedium, Node};
 use hako_formats::{OpenOptions, OpenedChain};
 
-use crate::{Home, Inventory, Vm};
+use crate::{Entry, Home, Inventory, Vm};
 
 impl Vm {
     /// Returns its disks, ascending by node.
@@ -57,6 +57,19 @@ impl Vm {
     }
 }
 
+impl Vm {
+    /// Returns the .vmx of the listed machine on whose images its own stand: it is a linked clone
+    /// of that.
+    pub(crate) fn base_in(&self, inventory: &Inventory) -> Option<PathBuf> {
+        let files = self.disk_files().ok()?;
+        let mut foreign = files.iter().filter(|file| !file.starts_with(self.folder()));
+        foreign.find_map(|file| {
+            let mut entries = inventory.entries.iter().map(Entry::current);
+            entries.find(|vmx| vmx != self.path() && vmx.parent() == file.parent())
+        })
+    }
+}
+
 /// A machine that uses a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct User {
@@ -67,7 +80,8 @@ pub(crate) struct User {
 }
 
 /// Returns the first other machine of the inventory that uses one of these files, for itself or
-/// below an overlay.
+/// below an overlay. A linked clone of `except` whose disks cannot all be read uses whatever is in
+/// that one's folder.
 pub(crate) fn other_user(home: &Home, files: &[PathBuf], except: &Path) -> Result<Option<User>> {
     let wanted: BTreeSet<FileId> = files.iter().filter_map(|file| file_id(file)).collect();
     for entry in Inventory::read(home)?.entries {
@@ -75,7 +89,17 @@ pub(crate) fn other_user(home: &Home, files: &[PathBuf], except: &Path) -> Resul
         if path == except {
             continue;
         }
-        // A machine that cannot be read uses nothing that could be known.
+        let are_own = || {
+            let folder = except.parent();
+            folder.is_some_and(|folder| files.iter().any(|file| file.starts_with(folder)))
+        };
+        if entry.base.as_deref() == Some(except) && are_own() && !is_known(&entry) {
+            return Ok(Some(User {
+                machine: entry.name(),
+                file: except.to_path_buf(),
+            }));
+        }
+        // Any other that cannot be read uses nothing that could be known.
         let Ok(vm) = Vm::at(&path, &entry.allow) else {
             continue;
         };
@@ -89,6 +113,42 @@ pub(crate) fn other_user(home: &Home, files: &[PathBuf], except: &Path) -> Resul
         }
     }
     Ok(None)
+}
+
+/// Refuses to go on if a linked clone of the inventory stands on an image: one that is not in the
+/// clone's own folder. Of a clone whose disks cannot all be read it is every image in the folder
+/// of the machine that it was made of.
+pub fn refuse_clones(home: &Home, image: &Path) -> Result<()> {
+    let id = file_id(image);
+    let image = std::fs::canonicalize(image).unwrap_or_else(|_| image.to_path_buf());
+    for entry in Inventory::read(home)?.entries {
+        let Some(base) = entry.base.as_deref().and_then(Path::parent) else {
+            continue;
+        };
+        let current = entry.current();
+        let own = current.parent().unwrap_or(Path::new("/"));
+        let stands_here = match Vm::at(&current, &entry.allow) {
+            Ok(vm) if is_known(&entry) => {
+                let mut theirs = vm.disk_files()?.into_iter();
+                theirs.any(|file| !file.starts_with(own) && file_id(&file) == id)
+            }
+            _ => image.starts_with(base),
+        };
+        if stands_here {
+            let what = format!("the machine {}, a linked clone, stands on it", entry.name());
+            return Err(Error::invalid(what)
+                .in_file(&image)
+                .hint(format!("delete {} first: hako vm delete", entry.name())));
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether it can be told what the machine of an entry stands on.
+fn is_known(entry: &Entry) -> bool {
+    let disks = Vm::at(&entry.current(), &entry.allow)
+        .and_then(|vm| vm.all_disks().map(|disks| (vm, disks)));
+    disks.is_ok_and(|(vm, disks)| disks.iter().all(|disk| vm.look_at(disk).is_ok()))
 }
 
 /// Returns the host files of all layers of a disk.

@@ -1,22 +1,27 @@
-//! Cloning a machine: another one with the same content and an identity of its own. Its disks are
-//! flattened copies.
+//! Cloning a machine: another one with the same content and an identity of its own. A full clone
+//! has flattened copies of its disks; those of a linked clone are overlays on what a snapshot holds.
 
 mod identity;
+mod linked;
 
 use std::path::PathBuf;
 
 use hako_block::gate::replace_file;
 use hako_block::{Cancel, Error, Progress, Result, StagedTree};
-use hako_formats::machine::Node;
+use hako_formats::machine::{DiskMedium, Node};
+use hako_formats::vmx::Vmx;
 use hako_formats::{CreateOptions, DiskFormat, OpenOptions, format_named};
 use hako_pipeline::CopyOptions;
 
 use crate::check::check_name;
 use crate::copy::Manner;
-use crate::import::{Cds, Extent, Incoming, Text, UsedBy, incoming_of, new_folder, write_files};
+use crate::import::{
+    Cds, Extent, Incoming, Text, UsedBy, find_snapshot, hold, incoming_of, new_folder, write_files,
+};
 use crate::vm::absolute;
 use crate::{Entry, Home, Inventory, Vm};
 use identity::Identity;
+use linked::{Overlays, list_of_clone};
 
 /// What to clone.
 #[derive(Default)]
@@ -27,6 +32,8 @@ pub struct CloneRequest {
     pub folder: Option<PathBuf>,
     /// The snapshot to clone, by name or uid, instead of the current state.
     pub snapshot: Option<String>,
+    /// Make overlays on what the snapshot holds, instead of copies.
+    pub linked: bool,
     /// Format of its disks, instead of those that they have.
     pub format: Option<&'static dyn DiskFormat>,
     /// Variant of that format.
@@ -50,6 +57,8 @@ pub struct ClonedDisk {
     pub virtual_size: u64,
     /// How many bytes of data were copied.
     pub data_bytes: u64,
+    /// What it stands on.
+    pub parent: Option<PathBuf>,
 }
 
 /// What was cloned.
@@ -68,17 +77,23 @@ pub struct CloneReport {
 /// Clones a machine and lists the clone in the inventory. Nothing appears under its folder's name
 /// until it is whole.
 ///
-/// Errors: [`hako_block::ErrorKind::Locked`] if the machine runs or is suspended and no snapshot
-/// is asked for.
+/// Errors: [`hako_block::ErrorKind::Locked`] if the machine runs or is suspended, unless a full
+/// clone of a snapshot is asked for.
 pub fn clone_vm(
     home: &Home,
-    vm: &Vm,
+    mut vm: Vm,
     request: &CloneRequest,
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<CloneReport> {
     let name = request.name.as_str();
     check_name(name)?;
+    let may_run = request.snapshot.is_some() && !request.linked;
+    let _held = (!may_run).then(|| hold(&vm)).transpose()?;
+    vm.reload()?;
+    if request.linked {
+        vm.refuse_pending()?;
+    }
     vm.vmx.clone().set_name(name)?; // Refused if it is encrypted.
     let folder = match &request.folder {
         Some(folder) => folder.clone(),
@@ -94,12 +109,23 @@ pub fn clone_vm(
         rate: request.rate,
         ..CopyOptions::new(progress, cancel).with_threads(request.threads)
     };
-    let (disks, warnings) = full(home, vm, request, &tree, copy)?;
+    let job = Job {
+        home,
+        vm: &vm,
+        request,
+        tree: &tree,
+        copy,
+    };
+    let (disks, warnings) = match request.linked {
+        true => job.linked()?,
+        false => job.full()?,
+    };
     cancel.check()?;
     let cleared = tree.cleared().to_vec();
     let entry = Entry {
         vmx: vmx.clone(),
-        allow: allowed(vm),
+        allow: allowed(&vm, request.linked),
+        base: request.linked.then(|| vm.path().to_path_buf()),
         ..Entry::default()
     };
     Inventory::admit(home, name, entry, || tree.commit())?;
@@ -111,79 +137,152 @@ pub fn clone_vm(
     })
 }
 
-/// Returns what a clone may name beyond its folder: what the machine may.
-fn allowed(vm: &Vm) -> Vec<PathBuf> {
-    let paths = vm.rules(false).allow_paths.into_iter();
-    let canonical = |path: PathBuf| std::fs::canonicalize(&path).unwrap_or(path);
-    paths.map(canonical).collect()
-}
-
-/// Fills the tree with a clone that stands on nothing.
-fn full(
-    home: &Home,
-    vm: &Vm,
-    request: &CloneRequest,
-    tree: &StagedTree,
-    copy: CopyOptions<'_>,
-) -> Result<(Vec<ClonedDisk>, Vec<String>)> {
-    let name = request.name.as_str();
-    let extent = Extent {
-        snapshot: request.snapshot.as_deref(),
-        cds: Cds::Own,
-        keeps_shapes: request.format.is_none(),
-    };
-    let open = OpenOptions {
-        rules: vm.rules(false),
-        ..OpenOptions::default()
-    };
-    let mut incoming = incoming_of(vm, extent, &open)?;
-    let mut warnings = std::mem::take(&mut incoming.warnings);
-    warnings.extend(own_identity(home, vm, &mut incoming, name)?);
-    let create = CreateOptions {
-        subformat: request.subformat.clone(),
-        ..CreateOptions::default()
-    };
-    let manner = Manner {
-        format: request.format.map_or_else(|| format_named("vmdk"), Ok)?,
-        create: &create,
-        verify: request.verify,
-        copy,
-    };
-    let (mut vmx, disks) = write_files(incoming, name, tree, &manner)?.into_vmx(name)?;
-    warnings.extend(identity::settle(&mut vmx, vm, tree.path())?);
-    replace_file(&tree.path().join(format!("{name}.vmx")), &vmx.to_bytes())?;
-    let disks = disks.into_iter().map(|disk| ClonedDisk {
-        node: disk.node,
-        file: disk.file,
-        virtual_size: disk.virtual_size,
-        data_bytes: disk.data_bytes,
-    });
-    Ok((disks.collect(), warnings))
-}
-
-/// Gives what is to be written an identity of its own; returns what the user should know.
-fn own_identity(home: &Home, vm: &Vm, incoming: &mut Incoming, name: &str) -> Result<Vec<String>> {
-    let Text::Vmx(vmx) = &mut incoming.text else {
-        return Err(Error::invalid("a machine without a VMX").in_file(vm.path()));
-    };
-    // It names the .vmx and has an identity inside; products make a new one.
-    let extended = UsedBy::Key("extendedConfigFile".to_owned());
-    incoming.files.retain(|file| file.used_by != extended);
-    let mut told = Identity { home, name }.give(vmx)?;
-    let stem = vm.stem();
-    for file in &mut incoming.files {
-        let rest = file.name.strip_prefix(&stem);
-        let Some(rest) = rest.filter(|rest| rest.starts_with(['.', '-', '_'])) else {
-            continue;
-        };
-        if rest == "-seed.iso" {
-            told.push(format!(
-                "cloud-init in the clone takes itself for the same instance: its seed is that of \
-                 {}",
-                vm.name()
-            ));
-        }
-        file.name = format!("{name}{rest}");
+/// Returns what a clone may name beyond its folder: what the machine may, and a linked one what it
+/// stands on.
+fn allowed(vm: &Vm, linked: bool) -> Vec<PathBuf> {
+    let mut paths = vm.rules(false).allow_paths;
+    for path in &mut paths {
+        *path = std::fs::canonicalize(&*path).unwrap_or_else(|_| path.clone());
     }
-    Ok(told)
+    let folder = vm.folder().to_path_buf();
+    if linked && !paths.contains(&folder) {
+        paths.push(folder);
+    }
+    paths
+}
+
+/// A clone that is being made.
+struct Job<'a> {
+    home: &'a Home,
+    vm: &'a Vm,
+    request: &'a CloneRequest,
+    tree: &'a StagedTree,
+    copy: CopyOptions<'a>,
+}
+
+/// The disks of a clone, and what the user should know.
+type Done = (Vec<ClonedDisk>, Vec<String>);
+
+impl Job<'_> {
+    /// Fills the tree with a clone that stands on nothing.
+    fn full(&self) -> Result<Done> {
+        let (incoming, mut told) = self.incoming()?;
+        let create = CreateOptions {
+            subformat: self.request.subformat.clone(),
+            ..CreateOptions::default()
+        };
+        let manner = Manner {
+            format: self
+                .request
+                .format
+                .map_or_else(|| format_named("vmdk"), Ok)?,
+            create: &create,
+            verify: self.request.verify,
+            copy: self.copy,
+        };
+        let written = write_files(incoming, self.name(), self.tree, &manner)?;
+        let (vmx, disks) = written.into_vmx(self.name())?;
+        told.extend(self.write_text(vmx)?);
+        let disks = disks.into_iter().map(|disk| ClonedDisk {
+            node: disk.node,
+            file: disk.file,
+            virtual_size: disk.virtual_size,
+            data_bytes: disk.data_bytes,
+            parent: None,
+        });
+        Ok((disks.collect(), told))
+    }
+
+    /// Fills the tree with a clone that stands on what a snapshot holds.
+    fn linked(&self) -> Result<Done> {
+        let wanted = self.request.snapshot.as_deref().unwrap_or_default();
+        let snapshot = find_snapshot(self.vm, wanted)?;
+        let (mut incoming, mut told) = self.incoming()?;
+        let nodes: Vec<Node> = incoming.disks.drain(..).map(|disk| disk.node).collect();
+        let held = snapshot.disks.iter();
+        let held = held.filter(|disk| nodes.contains(&disk.node));
+        let disks: Vec<(Node, DiskMedium)> = held.map(|disk| (disk.node, disk.medium())).collect();
+        let create = CreateOptions::default();
+        let manner = Manner {
+            format: format_named("vmdk")?,
+            create: &create,
+            verify: false,
+            copy: self.copy,
+        };
+        let written = write_files(incoming, self.name(), self.tree, &manner)?;
+        let (mut vmx, _) = written.into_vmx(self.name())?;
+        let overlays = Overlays {
+            vm: self.vm,
+            name: self.name(),
+            tree: self.tree,
+        };
+        let disks = overlays.make(&mut vmx, &disks)?;
+        let list = list_of_clone(self.vm.path(), &disks)?;
+        let path = self.tree.path().join(format!("{}.vmsd", self.name()));
+        replace_file(&path, &list)?;
+        told.extend(self.write_text(vmx)?);
+        Ok((disks, told))
+    }
+
+    fn name(&self) -> &str {
+        &self.request.name
+    }
+
+    /// Returns what is to be written, with an identity of its own, and what the user should know.
+    fn incoming(&self) -> Result<(Incoming, Vec<String>)> {
+        let extent = Extent {
+            snapshot: self.request.snapshot.as_deref(),
+            cds: Cds::Own,
+            keeps_shapes: self.request.format.is_none(),
+        };
+        let open = OpenOptions {
+            rules: self.vm.rules(false),
+            ..OpenOptions::default()
+        };
+        let mut incoming = incoming_of(self.vm, extent, &open)?;
+        let mut told = std::mem::take(&mut incoming.warnings);
+        let Text::Vmx(vmx) = &mut incoming.text else {
+            return Err(Error::invalid("a machine without a VMX").in_file(self.vm.path()));
+        };
+        let identity = Identity {
+            home: self.home,
+            name: self.name(),
+        };
+        told.extend(identity.give(vmx)?);
+        told.extend(self.rename(&mut incoming));
+        Ok((incoming, told))
+    }
+
+    /// Names files after the clone that were named after the machine; returns what the user should
+    /// know.
+    fn rename(&self, incoming: &mut Incoming) -> Option<String> {
+        // It names the .vmx and has an identity inside; products make a new one.
+        let extended = UsedBy::Key("extendedConfigFile".to_owned());
+        incoming.files.retain(|file| file.used_by != extended);
+        let stem = self.vm.stem();
+        let mut told = None;
+        for file in &mut incoming.files {
+            let rest = file.name.strip_prefix(&stem);
+            let Some(rest) = rest.filter(|rest| rest.starts_with(['.', '-', '_'])) else {
+                continue;
+            };
+            if rest == "-seed.iso" {
+                told = Some(format!(
+                    "cloud-init in the clone takes itself for the same instance: its seed is that \
+                     of {}",
+                    self.vm.name()
+                ));
+            }
+            file.name = format!("{}{rest}", self.name());
+        }
+        told
+    }
+
+    /// Writes the clone's text, last of all; returns what the user should know.
+    fn write_text(&self, mut vmx: Vmx) -> Result<Vec<String>> {
+        let told = identity::settle(&mut vmx, self.vm, self.tree.path())?;
+        let path = self.tree.path().join(format!("{}.vmx", self.name()));
+        replace_file(&path, &vmx.to_bytes())?;
+        Ok(told)
+    }
 }

@@ -4,12 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hako_block::{Access, Error, ErrorKind, Result};
+use hako_formats::dictionary::MAX_BYTES;
 use hako_formats::machine::{DiskMedium, Medium, Node};
 use hako_formats::vmsd::Snapshot;
+use hako_formats::vmx::Vmx;
 use hako_formats::{OpenOptions, OpenedChain};
 
 use super::incoming::{Content, Incoming, NewDisk, NewFile, Text, UsedBy};
-use crate::copy::Shape;
+use crate::copy::{Shape, read_small};
 use crate::{Held, State, Vm};
 
 /// What of a machine is copied.
@@ -48,8 +50,15 @@ pub(super) fn incoming(vmx: &Path, open: &OpenOptions) -> Result<Incoming> {
 
 /// Finds out what is to be written. Of a machine that runs only a snapshot can be copied.
 pub(crate) fn incoming_of(vm: &Vm, extent: Extent<'_>, open: &OpenOptions) -> Result<Incoming> {
+    let snapshot = match extent.snapshot {
+        Some(wanted) => Some(find_snapshot(vm, wanted)?),
+        None => None,
+    };
+    let kept = snapshot.as_ref().map(|snapshot| text_of(vm, snapshot));
+    let vmx = kept.transpose()?.flatten().unwrap_or(vm.vmx.clone());
+    let machine = vmx.machine();
     let mut incoming = Incoming {
-        text: Text::Vmx(vm.vmx.clone()),
+        text: Text::Vmx(vmx.clone()),
         disks: Vec::new(),
         left_out: Vec::new(),
         files: Vec::new(),
@@ -57,23 +66,19 @@ pub(crate) fn incoming_of(vm: &Vm, extent: Extent<'_>, open: &OpenOptions) -> Re
         is_verified: false,
         held: None,
     };
-    let snapshot = match extent.snapshot {
-        Some(wanted) => Some(snapshot(vm, wanted)?),
-        None => {
-            incoming.held = Some(hold(vm)?);
-            if vm.vmsd()?.is_some_and(|vmsd| !vmsd.snapshots().is_empty()) {
-                let what = "its snapshots are not taken along: the copy has the current state";
-                incoming.warnings.push(what.to_owned());
-            }
-            None
+    if snapshot.is_none() {
+        incoming.held = Some(hold(vm)?);
+        if vm.vmsd()?.is_some_and(|vmsd| !vmsd.snapshots().is_empty()) {
+            let what = "its snapshots are not taken along: the copy has the current state";
+            incoming.warnings.push(what.to_owned());
         }
-    };
-    for drive in vm.vmx.machine().drives {
+    }
+    for drive in machine.drives {
         match &drive.medium {
             Medium::Disk(disk) => {
                 let disk = match &snapshot {
                     None => Some(disk.clone()),
-                    Some(snapshot) => of_snapshot(snapshot, drive.node, disk)?,
+                    Some(snapshot) => of_snapshot(vm, snapshot, drive.node, disk)?,
                 };
                 let Some(disk) = disk else {
                     incoming.left_out.push(drive.node);
@@ -112,14 +117,13 @@ pub(crate) fn incoming_of(vm: &Vm, extent: Extent<'_>, open: &OpenOptions) -> Re
             _ => {}
         }
     }
-    let boot = vm.vmx.machine().direct_boot;
+    let boot = machine.direct_boot;
     let kernel = boot
         .as_ref()
         .map(|boot| ("hako.kernel", boot.kernel.clone()));
     let initrd = boot.and_then(|boot| Some(("hako.initrd", boot.initrd?)));
-    let nvram = vm.vmx.nvram().map(|file| ("nvram", file));
-    let vmxf = vm
-        .vmx
+    let nvram = vmx.nvram().map(|file| ("nvram", file));
+    let vmxf = vmx
         .extended_config()
         .map(|file| ("extendedConfigFile", file));
     for (key, file) in [nvram, vmxf, kernel, initrd].into_iter().flatten() {
@@ -143,7 +147,7 @@ pub(crate) fn hold(vm: &Vm) -> Result<Held> {
 }
 
 /// Returns the snapshot that the user means.
-fn snapshot(vm: &Vm, wanted: &str) -> Result<Snapshot> {
+pub(crate) fn find_snapshot(vm: &Vm, wanted: &str) -> Result<Snapshot> {
     let vmsd = vm.vmsd()?;
     let all = vmsd
         .map(|vmsd| vmsd.snapshots().to_vec())
@@ -169,13 +173,29 @@ fn snapshot(vm: &Vm, wanted: &str) -> Result<Snapshot> {
     }
 }
 
+/// Returns the machine's text as it was when the snapshot was taken, if that was kept.
+fn text_of(vm: &Vm, snapshot: &Snapshot) -> Result<Option<Vmx>> {
+    let Some(file) = &snapshot.config else {
+        return Ok(None);
+    };
+    let opened = vm.open_file(file, Access::ReadOnly, &vm.rules(true))?;
+    let bytes = read_small(&*opened.storage, MAX_BYTES, "VMX")?;
+    let vmx = Vmx::parse(&bytes).map_err(|error| error.in_file(opened.storage.name()))?;
+    Ok(Some(vmx))
+}
+
 /// Returns the disk at `node` as the snapshot holds it; `None` if it does not. Errors: one whose
 /// file is the one that is written now.
-fn of_snapshot(snapshot: &Snapshot, node: Node, disk: &DiskMedium) -> Result<Option<DiskMedium>> {
+fn of_snapshot(
+    vm: &Vm,
+    snapshot: &Snapshot,
+    node: Node,
+    disk: &DiskMedium,
+) -> Result<Option<DiskMedium>> {
     let Some(found) = snapshot.disks.iter().find(|held| held.node == node) else {
         return Ok(None);
     };
-    if found.file == disk.file {
+    if vm.disks().iter().any(|(_, now)| now.file == found.file) {
         return Err(Error::corrupt(
             format!("snapshot {:?}", snapshot.name),
             format!(

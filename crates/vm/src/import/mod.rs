@@ -28,7 +28,7 @@ use hako_pipeline::CopyOptions;
 
 pub use envelope::PackageChoices;
 pub(crate) use envelope::open as open_image;
-pub(crate) use folder::{Cds, Extent, incoming_of};
+pub(crate) use folder::{Cds, Extent, find_snapshot, hold, incoming_of};
 pub(crate) use incoming::{Content, Incoming, NewFile, Text, UsedBy};
 pub use list::{ListedDisk, ListedSystem, Listing};
 pub(crate) use package::Package;

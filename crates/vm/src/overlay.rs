@@ -1,0 +1,40 @@
+//! What an overlay on a disk of a machine is to be: the format that its product would give it.
+
+use hako_block::{Error, Result};
+use hako_formats::{CreateOptions, OpenedLayer, format_named};
+
+use crate::copy::Shape;
+
+/// Returns what an empty overlay on `parent` is to be. VMDK gets a delta in as many files as the
+/// parent's kind has, qcow2, VHDX and VHD their own kind of overlay; what has none, or is seldom
+/// understood with one (VDI), gets a qcow2 on it.
+///
+/// Errors: [`hako_block::ErrorKind::Unsupported`] for ESXi's own deltas.
+pub(crate) fn overlay_on(parent: &OpenedLayer) -> Result<Shape> {
+    let info = parent.image.info();
+    let kind = info.subformat.as_deref().unwrap_or_default();
+    let (format, subformat) = match parent.format.name() {
+        "vmdk" => ("vmdk", Some(delta_of(kind)?)),
+        name @ ("vhd" | "vhdx") => (name, Some("differencing")),
+        _ => ("qcow2", None),
+    };
+    Ok(Shape {
+        format: format_named(format)?,
+        create: CreateOptions {
+            subformat: subformat.map(str::to_owned),
+            ..CreateOptions::default()
+        },
+    })
+}
+
+/// Returns the variant of a delta on a VMDK of this variant.
+fn delta_of(kind: &str) -> Result<&'static str> {
+    match kind {
+        "twoGbMaxExtentSparse" | "twoGbMaxExtentFlat" => Ok("twoGbMaxExtentSparse"),
+        "vmfsSparse" | "seSparse" => Err(Error::unsupported(format!(
+            "is {kind}: what ESXi puts on it cannot be made here"
+        ))
+        .hint("make a machine of your own of it: hako vm clone, or hako vm import")),
+        _ => Ok("monolithicSparse"),
+    }
+}
