@@ -93,7 +93,7 @@ pub(crate) fn other_user(home: &Home, files: &[PathBuf], except: &Path) -> Resul
             let folder = except.parent();
             folder.is_some_and(|folder| files.iter().any(|file| file.starts_with(folder)))
         };
-        if entry.base.as_deref() == Some(except) && are_own() && !is_known(&entry) {
+        if are_own() && entry.is_unknown_clone_of(except) {
             return Ok(Some(User {
                 machine: entry.name(),
                 file: except.to_path_buf(),
@@ -128,7 +128,7 @@ pub fn refuse_clones(home: &Home, image: &Path) -> Result<()> {
         let current = entry.current();
         let own = current.parent().unwrap_or(Path::new("/"));
         let stands_here = match Vm::at(&current, &entry.allow) {
-            Ok(vm) if is_known(&entry) => {
+            Ok(vm) if entry.is_known() => {
                 let mut theirs = vm.disk_files()?.into_iter();
                 theirs.any(|file| !file.starts_with(own) && file_id(&file) == id)
             }
@@ -144,11 +144,19 @@ pub fn refuse_clones(home: &Home, image: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns whether it can be told what the machine of an entry stands on.
-fn is_known(entry: &Entry) -> bool {
-    let disks = Vm::at(&entry.current(), &entry.allow)
-        .and_then(|vm| vm.all_disks().map(|disks| (vm, disks)));
-    disks.is_ok_and(|(vm, disks)| disks.iter().all(|disk| vm.look_at(disk).is_ok()))
+impl Entry {
+    /// Returns whether it is a linked clone of the machine `base`, and what it stands on cannot be
+    /// told.
+    pub(crate) fn is_unknown_clone_of(&self, base: &Path) -> bool {
+        self.base.as_deref() == Some(base) && !self.is_known()
+    }
+
+    /// Returns whether it can be told what the machine stands on.
+    fn is_known(&self) -> bool {
+        let vm = Vm::at(&self.current(), &self.allow);
+        let disks = vm.and_then(|vm| vm.all_disks().map(|disks| (vm, disks)));
+        disks.is_ok_and(|(vm, disks)| disks.iter().all(|disk| vm.look_at(disk).is_ok()))
+    }
 }
 
 /// Returns the host files of all layers of a disk.

@@ -12,6 +12,7 @@ use hako_formats::{OpenOptions, OpenedChain};
 
 use super::incoming::{Content, Incoming, NewDisk, NewFile, Text, UsedBy};
 use crate::copy::{Shape, read_small};
+use crate::snapshot::find;
 use crate::{Held, State, Vm};
 
 /// What of a machine is copied.
@@ -148,29 +149,9 @@ pub(crate) fn hold(vm: &Vm) -> Result<Held> {
 
 /// Returns the snapshot that the user means.
 pub(crate) fn find_snapshot(vm: &Vm, wanted: &str) -> Result<Snapshot> {
-    let vmsd = vm.vmsd()?;
-    let all = vmsd
-        .map(|vmsd| vmsd.snapshots().to_vec())
-        .unwrap_or_default();
-    let is_named = |one: &&Snapshot| one.name == wanted;
-    let mut named = all.iter().filter(is_named);
-    let by_uid = all.iter().find(|one| one.uid.to_string() == wanted);
-    match (named.next(), named.next(), by_uid) {
-        (Some(one), None, _) | (None, _, Some(one)) => Ok(one.clone()),
-        (Some(_), Some(_), _) => Err(Error::invalid(format!(
-            "several snapshots are called {wanted:?}"
-        ))
-        .in_file(vm.vmsd_path())
-        .hint("give the number (uid) of the one you mean")),
-        (None, _, None) => {
-            let names: Vec<_> = all.iter().map(|one| one.name.as_str()).collect();
-            Err(
-                Error::new(ErrorKind::NotFound, format!("no snapshot {wanted:?}"))
-                    .in_file(vm.vmsd_path())
-                    .hint(format!("the snapshots are: {}", names.join(", "))),
-            )
-        }
-    }
+    let snapshots = vm.vmsd()?.map(|vmsd| vmsd.snapshots());
+    let found = find(snapshots.as_deref().unwrap_or_default(), wanted).cloned();
+    found.map_err(|error| error.in_file(vm.vmsd_path()))
 }
 
 /// Returns the machine's text as it was when the snapshot was taken, if that was kept.

@@ -399,8 +399,19 @@ impl<'a> Search<'a> {
     /// Notes which images other machines stand on: those of the inventory, and those in the same
     /// folder.
     fn other_machines(&mut self, home: &Home) -> Result<()> {
-        let mut others: Vec<(PathBuf, Vec<PathBuf>)> = Inventory::read(home)?
-            .entries
+        let entries = Inventory::read(home)?.entries;
+        for clone in entries
+            .iter()
+            .filter(|e| e.is_unknown_clone_of(self.vm.path()))
+        {
+            let what = "is a linked clone of this machine and cannot be read";
+            self.graph.references.push(Reference {
+                by: Holder::Machine(clone.name()),
+                file: clone.current().to_string_lossy().into_owned(),
+                image: Err(Error::invalid(what)),
+            });
+        }
+        let mut others: Vec<(PathBuf, Vec<PathBuf>)> = entries
             .into_iter()
             .map(|entry| (entry.current(), entry.allow))
             .collect();
