@@ -7,6 +7,7 @@ use crate::completions::Completions;
 use crate::disk::Disk;
 use crate::man::ManPages;
 use crate::progress::ProgressMode;
+use crate::snapshot::Snapshot;
 use crate::vm::Vm;
 
 /// Exit status of every command, for --help and the man pages.
@@ -72,6 +73,8 @@ pub enum Command {
     Disk(Box<Disk>),
     #[command(subcommand)]
     Vm(Box<Vm>),
+    #[command(subcommand)]
+    Snapshot(Box<Snapshot>),
     #[command(subcommand)]
     Backup(Box<Backup>),
     Completions(Completions),

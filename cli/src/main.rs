@@ -14,6 +14,7 @@ mod output;
 mod progress;
 mod signals;
 mod size;
+mod snapshot;
 mod vm;
 
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     let ended = match &cli.command {
         Command::Disk(disk) => disk.run(&context),
         Command::Vm(vm) => vm.run(&context),
+        Command::Snapshot(vm) => vm.run(&context),
         Command::Backup(backup) => backup.run(&context),
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),

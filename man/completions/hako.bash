@@ -28,6 +28,9 @@ _hako() {
             hako,man)
                 cmd="hako__subcmd__man"
                 ;;
+            hako,snapshot)
+                cmd="hako__subcmd__snapshot"
+                ;;
             hako,vm)
                 cmd="hako__subcmd__vm"
                 ;;
@@ -82,6 +85,12 @@ _hako() {
             hako__subcmd__disk,set)
                 cmd="hako__subcmd__disk__subcmd__set"
                 ;;
+            hako__subcmd__snapshot,consolidate)
+                cmd="hako__subcmd__snapshot__subcmd__consolidate"
+                ;;
+            hako__subcmd__snapshot,delete)
+                cmd="hako__subcmd__snapshot__subcmd__delete"
+                ;;
             hako__subcmd__vm,clone)
                 cmd="hako__subcmd__vm__subcmd__clone"
                 ;;
@@ -122,7 +131,7 @@ _hako() {
 
     case "${cmd}" in
         hako)
-            opts="-q -v -h -V --json --quiet --verbose --progress --help --version disk vm backup completions man"
+            opts="-q -v -h -V --json --quiet --verbose --progress --help --version disk vm snapshot backup completions man"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1048,6 +1057,60 @@ _hako() {
         hako__subcmd__man)
             opts="-q -v -h --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hako__subcmd__snapshot)
+            opts="-q -v -h --json --quiet --verbose --progress --help delete consolidate"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hako__subcmd__snapshot__subcmd__consolidate)
+            opts="-q -v -h --json --quiet --verbose --progress --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hako__subcmd__snapshot__subcmd__delete)
+            opts="-q -v -h --children --all --yes --json --quiet --verbose --progress --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A test helper panics to fail the test.
 #![allow(dead_code)] // Each test file is a crate of its own and uses a part.
 
+pub mod snapshots;
 pub mod vms;
 
 use std::ffi::OsStr;

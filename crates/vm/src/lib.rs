@@ -52,7 +52,7 @@ pub use list::{Listed, list, register, unregister, vmx_in};
 pub use rename::{RenameReport, rename, rename_for_people};
 pub use set::{CdChange, CpuChange, SetReport, SetRequest, ShareChange, set};
 pub use snapshot::{
-    Consolidation, Doomed, Recovered, SnapshotDeletion, Verb, find as find_snapshot,
+    Consolidation, Doomed, ImageMerge, Recovered, SnapshotDeletion, Verb, find as find_snapshot,
 };
 pub use state::State;
 pub use users::refuse_clones;

@@ -7,7 +7,7 @@ use hako_formats::vmsd::Vmsd;
 use super::graph::Graph;
 use super::journal::{Journal, Recovered, Verb};
 use super::plan::plan;
-use super::tidy::Tidying;
+use super::tidy::{ImageMerge, Tidying, unfinished};
 use crate::{Held, Home, Vm};
 
 /// What consolidating means, known before anything is done.
@@ -45,9 +45,9 @@ impl Consolidation {
         })
     }
 
-    /// Returns which images are merged into which, and how many bytes that moves.
-    pub fn merges(&self) -> Vec<(String, String, u64)> {
-        self.tidying.merges_with_bytes()
+    /// Returns which images are merged into which.
+    pub fn merges(&self) -> Vec<ImageMerge> {
+        self.tidying.image_merges()
     }
 
     /// Returns the files that go.
@@ -75,7 +75,7 @@ impl Consolidation {
     pub fn run(mut self, task: Task<'_>) -> Result<Vec<String>> {
         let journal = self.journal()?;
         journal.write(&self.vm)?;
-        journal.carry_out(&mut self.vm, task)
+        journal.carry_out(&mut self.vm, task).map_err(unfinished)
     }
 
     fn journal(&self) -> Result<Journal> {

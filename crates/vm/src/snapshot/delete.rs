@@ -11,7 +11,7 @@ use super::find::find;
 use super::graph::{Graph, is_kept_configuration};
 use super::journal::{Journal, Recovered, Verb};
 use super::plan::plan;
-use super::tidy::Tidying;
+use super::tidy::{ImageMerge, Tidying, unfinished};
 use crate::{Held, Home, Vm};
 
 /// Which snapshots to delete.
@@ -75,9 +75,9 @@ impl SnapshotDeletion {
         &self.snapshots
     }
 
-    /// Returns which images are merged into which, and how many bytes that moves.
-    pub fn merges(&self) -> Vec<(String, String, u64)> {
-        self.tidying.merges_with_bytes()
+    /// Returns which images are merged into which.
+    pub fn merges(&self) -> Vec<ImageMerge> {
+        self.tidying.image_merges()
     }
 
     /// Returns the files that go.
@@ -108,7 +108,7 @@ impl SnapshotDeletion {
         self.tidying.tell_journal(&mut journal);
         journal.remove.extend(self.files);
         journal.write(&self.vm)?;
-        journal.carry_out(&mut self.vm, task)
+        journal.carry_out(&mut self.vm, task).map_err(unfinished)
     }
 }
 

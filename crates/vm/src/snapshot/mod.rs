@@ -22,6 +22,7 @@ mod tidy;
 pub use consolidate::Consolidation;
 pub use delete::{Doomed, SnapshotDeletion};
 pub use find::find;
+pub use tidy::ImageMerge;
 
 pub use journal::{Recovered, Verb};
 

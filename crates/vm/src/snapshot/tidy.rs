@@ -17,6 +17,17 @@ use super::name::ImageName;
 use super::plan::{Plan, Stays};
 use crate::Vm;
 
+/// An image that is merged into another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageMerge {
+    /// The overlay, as the machine's texts name it.
+    pub image: String,
+    /// What takes it in.
+    pub into: String,
+    /// How many bytes that moves.
+    pub bytes: u64,
+}
+
 /// What is to be done to a machine's images.
 pub(crate) struct Tidying {
     /// Overlays that are merged, in this order.
@@ -118,12 +129,13 @@ impl Tidying {
         Ok(())
     }
 
-    /// Returns which images are merged into which, and how many bytes that moves.
-    pub(crate) fn merges_with_bytes(&self) -> Vec<(String, String, u64)> {
+    /// Returns which images are merged into which.
+    pub(crate) fn image_merges(&self) -> Vec<ImageMerge> {
         let merges = self.merges.iter().zip(&self.costs);
-        let merges = merges.map(|(merge, cost)| {
-            let (child, parent) = (&merge.child.file, &merge.parent.file);
-            (child.clone(), parent.clone(), cost.data_bytes)
+        let merges = merges.map(|(merge, cost)| ImageMerge {
+            image: merge.child.file.clone(),
+            into: merge.parent.file.clone(),
+            bytes: cost.data_bytes,
         });
         merges.collect()
     }
@@ -151,6 +163,11 @@ impl Tidying {
         }
         Ok(())
     }
+}
+
+/// Says how to go on with what was begun and failed, or was cancelled.
+pub(crate) fn unfinished(error: Error) -> Error {
+    error.hint("it has begun: `hako snapshot doctor VM --repair` completes it")
 }
 
 impl Image {

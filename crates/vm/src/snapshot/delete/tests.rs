@@ -305,7 +305,7 @@ fn a_little_change_in_a_huge_chain_moves_little() {
         let deletion = planned(&world, &one("2")).unwrap();
         let merges = deletion.merges();
         assert_eq!(merges.len(), 1);
-        assert!(merges[0].2 <= 3 * (2 << 20), "{extension}: {merges:?}");
+        assert!(merges[0].bytes <= 3 * (2 << 20), "{extension}: {merges:?}");
         drop(deletion);
         delete(&world, &one("2"));
     }
