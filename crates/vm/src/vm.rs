@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use hako_block::gate::{folder_of, replace_file};
 use hako_block::{Access, Error, ErrorKind, Gate, GateRules, Opened, Resolver, Result};
+use hako_formats::dictionary::Dictionary;
 use hako_formats::machine::DiskMedium;
 use hako_formats::vmsd::Vmsd;
 use hako_formats::vmx::Vmx;
@@ -281,7 +282,28 @@ fn is_called(entry: &Entry, name: &OsStr) -> bool {
     let of_file = |path: &PathBuf| path.file_stem() == Some(name);
     paths.into_iter().flatten().any(of_folder)
         || (entry.to.is_some() && paths.into_iter().flatten().any(of_file))
-        || Vm::at(&entry.current(), &[]).is_ok_and(|vm| OsStr::new(&vm.name()) == name)
+        || shown_name(&entry.current()).is_some_and(|shown| OsStr::new(&shown) == name)
+}
+
+/// Returns the name that people know the machine of a .vmx by, as [`Vm::name`] does. Nothing else
+/// of the text is looked at, for all machines are asked this when one is looked for.
+fn shown_name(path: &Path) -> Option<String> {
+    const BOM: &[u8] = b"\xef\xbb\xbf";
+    const KEYS: [&[u8]; 2] = [b"displayName", b".encoding"];
+    let bytes = read_text(path).ok()??;
+    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    let is_wanted = |line: &&[u8]| {
+        let line = line.strip_prefix(BOM).unwrap_or(line).trim_ascii_start();
+        let begins = |key: &&[u8]| {
+            let begin = line.get(..key.len());
+            begin.is_some_and(|begin| begin.eq_ignore_ascii_case(key))
+        };
+        KEYS.iter().any(|key| begins(key))
+    };
+    let text: Vec<u8> = lines.filter(is_wanted).flatten().copied().collect();
+    let shown = Dictionary::parse(&text).ok()?.value("displayName");
+    let stem = || Some(path.file_stem()?.to_str()?.to_owned());
+    shown.filter(|name| !name.is_empty()).or_else(stem)
 }
 
 /// Reads a text of a machine; `None` if there is no such file.
@@ -318,5 +340,35 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
             std::path::absolute(path).map_err(failed)
         }
         Err(error) => Err(failed(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_found_without_reading_the_rest() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("web.vmx");
+        for (text, name) in [
+            (
+                &b"a = \"1\"\nDisplayName = \"Web |22a|22\"\n"[..],
+                "Web \"a\"",
+            ),
+            (b"  displayName = \"x\"\r\ndisplayName = \"y\"\r\n", "x"),
+            (b"\xef\xbb\xbfdisplayName = \"\xc3\xbc\"\n", "\u{fc}"),
+            (
+                b"displayName = \"\x83|7C\"\n.encoding = \"Shift_JIS\"\n",
+                "\u{30dd}",
+            ),
+            (b"displayName = \"\"\na = \"1\"\n", "web"),
+            (b"a = \"1\"\n", "web"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(shown_name(&path).unwrap(), name);
+            assert_eq!(Vm::at(&path, &[]).unwrap().name(), name);
+        }
+        assert_eq!(shown_name(&folder.path().join("none.vmx")), None);
     }
 }

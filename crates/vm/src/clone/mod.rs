@@ -7,7 +7,7 @@ mod linked;
 use std::path::PathBuf;
 
 use hako_block::gate::replace_file;
-use hako_block::{Cancel, Error, Progress, Result, StagedTree};
+use hako_block::{Cancel, Error, ErrorKind, Progress, Result, StagedTree};
 use hako_formats::machine::{DiskMedium, Node};
 use hako_formats::vmx::Vmx;
 use hako_formats::{CreateOptions, DiskFormat, OpenOptions, format_named};
@@ -101,9 +101,16 @@ pub fn clone_vm(
     };
     let folder = absolute(&folder)?;
     let vmx = folder.join(format!("{name}.vmx"));
-    Inventory::read(home)?
-        .refuse_taken(name, &vmx)
-        .map_err(|error| error.hint("choose another name"))?;
+    let another = |error: Error| match error.kind() {
+        ErrorKind::Exists => error.hint("choose another name"),
+        _ => error,
+    };
+    if !request.linked {
+        // Before much is copied; what takes no time is told when the clone is listed.
+        Inventory::read(home)?
+            .refuse_taken(name, &vmx)
+            .map_err(another)?;
+    }
     let tree = StagedTree::new(&folder)?;
     let copy = CopyOptions {
         rate: request.rate,
@@ -128,7 +135,7 @@ pub fn clone_vm(
         base: request.linked.then(|| vm.path().to_path_buf()),
         ..Entry::default()
     };
-    Inventory::admit(home, name, entry, || tree.commit())?;
+    Inventory::admit(home, name, entry, || tree.commit()).map_err(another)?;
     Ok(CloneReport {
         vmx,
         disks,
