@@ -298,7 +298,7 @@ fn shown_name(path: &Path) -> Option<String> {
             let begin = line.get(..key.len());
             begin.is_some_and(|begin| begin.eq_ignore_ascii_case(key))
         };
-        KEYS.iter().any(|key| begins(key))
+        KEYS.iter().any(begins)
     };
     let text: Vec<u8> = lines.filter(is_wanted).flatten().copied().collect();
     let shown = Dictionary::parse(&text).ok()?.value("displayName");
