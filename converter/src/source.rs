@@ -8,7 +8,7 @@ use hako_block::{
     Access, BlockImage, Cancel, Chain, Error, FileStorage, LayerView, MemoryFolder, Opened,
     Progress, Result, Storage,
 };
-use hako_disk::spool;
+use hako_disk::Inflow;
 use hako_formats::{OpenOptions, OpenedChain, detect, format_named, open_chain, open_layer};
 
 /// What to convert.
@@ -36,13 +36,9 @@ impl Source {
         match self {
             Source::Path(path) => open_chain(&path, &options),
             Source::Stdin(file) => {
-                let storage = spool(
-                    file,
-                    Path::new(STDIN),
-                    &options.rules,
-                    spool_folder,
-                    (progress, cancel),
-                )?;
+                let name = Path::new(STDIN);
+                let inflow = Inflow::of(file, name, &options.rules)?;
+                let storage = inflow.spool(name, spool_folder, (progress, cancel))?;
                 open_stdin(storage, &options)
             }
         }

@@ -39,7 +39,9 @@ Exit status:
 ///
 /// The machine gets a folder of its own, which appears under its name only when all of it is
 /// whole, and is listed in the inventory. Chains of disks are flattened. Files are compared with
-/// the manifest while they are read; disks in an OVA are read where they lie.
+/// the manifest while they are read; disks in an OVA are read where they lie. Of an OVA that comes
+/// through a pipe, disks are converted while they pass by if they are streamOptimized, with their
+/// directory at the end, and come after the .ovf; all else is kept in a temporary file meanwhile.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Import {

@@ -11,37 +11,61 @@ use hako_block::{
 };
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-/// Returns what comes through `file` as storage of the name `name`: a regular file or block device
-/// in place, locked for reading; the content of a pipe from an unnamed file in `folder`.
-pub fn spool(
-    file: File,
-    name: &Path,
-    rules: &GateRules,
-    folder: &Path,
-    (progress, cancel): (&dyn Progress, &Cancel),
-) -> Result<FileStorage> {
-    let kind = file
-        .metadata()
-        .map_err(|error| Error::io("stat", error).in_file(name))?
-        .file_type();
-    if kind.is_file() || kind.is_block_device() {
+/// What comes through a file that somebody else has opened.
+pub enum Inflow {
+    /// A regular file or block device, locked for reading: read in place.
+    InPlace(FileStorage),
+    /// A pipe.
+    Pipe(Pipe),
+}
+
+impl Inflow {
+    /// Finds out what `file` is.
+    pub fn of(file: File, name: &Path, rules: &GateRules) -> Result<Self> {
+        let kind = file
+            .metadata()
+            .map_err(|error| Error::io("stat", error).in_file(name))?
+            .file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Ok(Inflow::Pipe(Pipe(file)));
+        }
         if !rules.no_lock {
             lock_file(&file, name, LockMode::Read)?;
         }
-        return FileStorage::from_file(file, name, false);
+        FileStorage::from_file(file, name, false).map(Inflow::InPlace)
     }
-    let spool = tempfile::tempfile_in(folder)
-        .map_err(|error| Error::io("create a temporary file", error).in_file(folder))?;
-    let spool = FileStorage::from_file(spool, name, true)?;
-    progress.phase("receive");
-    receive(Patient(file), &spool, progress, cancel).map_err(|error| error.in_file(name))?;
-    Ok(spool)
+
+    /// Returns it as storage of the name `name`: the content of a pipe from an unnamed file in
+    /// `folder`.
+    pub fn spool(
+        self,
+        name: &Path,
+        folder: &Path,
+        (progress, cancel): (&dyn Progress, &Cancel),
+    ) -> Result<FileStorage> {
+        let pipe = match self {
+            Inflow::InPlace(storage) => return Ok(storage),
+            Inflow::Pipe(pipe) => pipe,
+        };
+        let spool = unnamed_file(name, folder)?;
+        progress.phase("receive");
+        receive(pipe, &spool, progress, cancel).map_err(|error| error.in_file(name))?;
+        Ok(spool)
+    }
 }
 
-/// A pipe that lets its reader look up now and then while nothing comes through.
-struct Patient(File);
+/// Returns an unnamed file in `folder` as storage of the name `name`.
+pub fn unnamed_file(name: &Path, folder: &Path) -> Result<FileStorage> {
+    let file = tempfile::tempfile_in(folder)
+        .map_err(|error| Error::io("create a temporary file", error).in_file(folder))?;
+    FileStorage::from_file(file, name, true)
+}
 
-impl Read for Patient {
+/// A pipe that lets its reader look up now and then while nothing comes through: it says that it
+/// was interrupted.
+pub struct Pipe(File);
+
+impl Read for Pipe {
     fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
         const NAP: Timespec = Timespec {
             tv_sec: 0,
@@ -62,17 +86,12 @@ fn receive(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<()> {
-    const BLOCK_BYTES: usize = 65536;
     let mut buffer = vec![0; 1 << 20];
     let mut offset = 0;
     loop {
         let len = fill(&mut reader, &mut buffer, cancel)?;
-        for block in buffer[..len].chunks(BLOCK_BYTES) {
-            if !is_zero(block) {
-                spool.write_at(offset, block)?;
-            }
-            offset += block.len() as u64;
-        }
+        write_blocks(spool, offset, &buffer[..len])?;
+        offset += len as u64;
         progress.advance(len as u64);
         if len < buffer.len() {
             return spool.set_len(offset);
@@ -80,8 +99,20 @@ fn receive(
     }
 }
 
+/// Writes into a blank file, blocks of zeros left out.
+pub fn write_blocks(spool: &dyn Storage, offset: u64, bytes: &[u8]) -> Result<()> {
+    const BLOCK_BYTES: usize = 65536;
+    let offsets = (offset..).step_by(BLOCK_BYTES);
+    for (block, offset) in bytes.chunks(BLOCK_BYTES).zip(offsets) {
+        if !is_zero(block) {
+            spool.write_at(offset, block)?;
+        }
+    }
+    Ok(())
+}
+
 /// Reads until the buffer is full or the input ends.
-fn fill(reader: &mut impl Read, buffer: &mut [u8], cancel: &Cancel) -> Result<usize> {
+pub fn fill(reader: &mut impl Read, buffer: &mut [u8], cancel: &Cancel) -> Result<usize> {
     let mut len = 0;
     while len < buffer.len() {
         cancel.check()?;

@@ -128,14 +128,20 @@ pub(crate) fn whole_sectors(source: &dyn BlockImage) -> Result<u64> {
 
 /// Reads all of a small file; `what` it is for the error of one with more than `max_bytes`.
 pub(crate) fn read_small(storage: &dyn Storage, max_bytes: usize, what: &str) -> Result<Vec<u8>> {
-    let len = usize::try_from(storage.len_bytes()?).unwrap_or(usize::MAX);
-    if len > max_bytes {
-        return Err(Error::unsupported(format!(
-            "has {len} bytes: no {what} has more than {max_bytes}"
-        ))
-        .in_file(storage.name()));
-    }
+    let len = small_len(storage.len_bytes()?, max_bytes, what)
+        .map_err(|error| error.in_file(storage.name()))?;
     let mut bytes = vec![0; len];
     storage.read_at(0, &mut bytes)?;
     Ok(bytes)
+}
+
+/// Returns the length of a small file; `what` it is for the error of one with more than
+/// `max_bytes`.
+pub(crate) fn small_len(len: u64, max_bytes: usize, what: &str) -> Result<usize> {
+    let found = usize::try_from(len).ok();
+    found.filter(|len| *len <= max_bytes).ok_or_else(|| {
+        Error::unsupported(format!(
+            "has {len} bytes: no {what} has more than {max_bytes}"
+        ))
+    })
 }

@@ -38,32 +38,90 @@ pub(super) struct Found {
 
 /// Walks over all headers. Errors name the byte.
 pub(super) fn find(storage: &dyn Storage) -> Result<Found> {
-    let mut walk = Walk {
-        storage,
-        len: storage.len_bytes()?,
-        position: 0,
-        next: Extra::default(),
-    };
+    let mut members = Members::new(storage);
     let mut found = Found::default();
-    for _ in 0..MAX_HEADERS {
-        let at = walk.position;
-        let header = match walk.header().map_err(|error| error.at_byte(at))? {
-            Some(header) => header,
-            None => {
-                found.ended = walk.position < walk.len;
-                return Ok(found);
-            }
-        };
-        let member = walk.take(header).map_err(|error| error.at_byte(at))?;
-        let Some(member) = member else { continue };
-        if found.members.len() == MAX_MEMBERS {
-            break;
-        }
+    while let Some(member) = members.next()? {
         found.members.push(member);
     }
-    Err(Error::unsupported(format!(
-        "has more than {MAX_MEMBERS} files: no OVA has"
-    )))
+    found.ended = members.position() < storage.len_bytes()?;
+    Ok(found)
+}
+
+/// Walks over the members of a tar, which may still be growing: nothing is looked at before it is
+/// asked for.
+pub struct Members<'a> {
+    walk: Walk<'a>,
+    n_headers: usize,
+    n_members: usize,
+}
+
+impl<'a> Members<'a> {
+    /// Begins at the start of `storage`.
+    pub fn new(storage: &'a dyn Storage) -> Self {
+        Self {
+            walk: Walk {
+                storage,
+                len: 0,
+                position: 0,
+                next: Extra::default(),
+            },
+            n_headers: 0,
+            n_members: 0,
+        }
+    }
+
+    /// Returns where the next header is; it is looked at next.
+    pub fn position(&self) -> u64 {
+        self.walk.position
+    }
+
+    /// Looks at the next header. `None`: the end. Errors name the byte.
+    pub fn next_header(&mut self) -> Result<Option<Next>> {
+        let too_many = || {
+            Err(Error::unsupported(format!(
+                "has more than {MAX_MEMBERS} files: no OVA has"
+            )))
+        };
+        if self.n_headers == MAX_HEADERS {
+            return too_many();
+        }
+        self.n_headers += 1;
+        self.walk.len = self.walk.storage.len_bytes()?;
+        let at = self.walk.position;
+        let taken = match self.walk.header() {
+            Ok(None) => return Ok(None),
+            Ok(Some(header)) => self.walk.take(header),
+            Err(error) => Err(error),
+        };
+        match taken.map_err(|error| error.at_byte(at))? {
+            None => Ok(Some(Next::Other)),
+            Some(_) if self.n_members == MAX_MEMBERS => too_many(),
+            Some(member) => {
+                self.n_members += 1;
+                Ok(Some(Next::Member(member)))
+            }
+        }
+    }
+
+    /// Returns the next member. `None`: the end. Errors name the byte.
+    fn next(&mut self) -> Result<Option<Member>> {
+        loop {
+            match self.next_header()? {
+                None => return Ok(None),
+                Some(Next::Member(member)) => return Ok(Some(member)),
+                Some(Next::Other) => {}
+            }
+        }
+    }
+}
+
+/// What a header turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// A file.
+    Member(Member),
+    /// Something that tells of the next one, or is passed over.
+    Other,
 }
 
 /// What long names and pax records say of the next member.

@@ -9,8 +9,8 @@ mod read;
 mod record;
 mod write;
 
-pub use members::Member;
-pub use read::{NothingBeside, Ova, is_wrapped, looks_like_tar};
+pub use members::{Member, Members, Next};
+pub use read::{NothingBeside, Ova, check_beginning, is_wrapped, looks_like_tar};
 pub use record::{Recorded, Recorder};
 pub use write::{OvaWriter, Place};
 

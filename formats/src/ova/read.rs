@@ -57,7 +57,7 @@ impl Ova {
     }
 
     fn open_unnamed(storage: Arc<dyn Storage>) -> Result<Self> {
-        refuse_wrapped(&*storage)?;
+        check_beginning(&*storage)?;
         let found = find(&*storage)?;
         let mut by_name = HashMap::with_capacity(found.members.len());
         for (index, member) in found.members.iter().enumerate() {
@@ -154,7 +154,8 @@ impl Resolver for NothingBeside {
     }
 }
 
-fn refuse_wrapped(storage: &dyn Storage) -> Result<()> {
+/// Looks at the first bytes. Errors: what is no tar.
+pub fn check_beginning(storage: &dyn Storage) -> Result<()> {
     let mut head = [0; BLOCK_BYTES];
     let len = storage.len_bytes()?.min(BLOCK_BYTES as u64) as usize;
     storage.read_at(0, &mut head[..len])?;

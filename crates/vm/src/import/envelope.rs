@@ -2,7 +2,7 @@
 
 use hako_block::{Error, Result};
 use hako_formats::machine::{Machine, Medium, Network};
-use hako_formats::ovf::{Capacity, Choices, Disk, Envelope, System};
+use hako_formats::ovf::{Capacity, Choices, Disk, Envelope, FileCompression, System};
 use hako_formats::{OpenOptions, detect, open_chain_of};
 use std::path::Path;
 use std::sync::Arc;
@@ -27,12 +27,7 @@ pub struct PackageChoices {
 /// Finds out what is to be written.
 pub(super) fn incoming(mut package: Package, choices: &PackageChoices) -> Result<Incoming> {
     let envelope = package.envelope.clone();
-    let system = choose_system(&envelope, choices.system.as_deref())?;
-    refuse_unread_licences(&envelope, system, choices.accept_eula)?;
-    refuse_unknown_properties(&envelope, system, &choices.ovf)?;
-    let (mut machine, lost) = system.machine(&envelope, &choices.ovf)?;
-    complete(&mut machine);
-    connect(&mut machine, &choices.networks)?;
+    let (system, machine, lost) = chosen(&envelope, choices)?;
     let mut incoming = Incoming {
         text: Text::Machine(Box::default()),
         disks: Vec::new(),
@@ -53,14 +48,16 @@ pub(super) fn incoming(mut package: Package, choices: &PackageChoices) -> Result
                 })?;
                 let capacity = envelope.capacity_bytes(disk, system, &choices.ovf)?;
                 let (content, checks) = content(&mut package, disk, capacity)?;
-                if let Content::Image(image) = &content {
-                    let found = image.info().virtual_size;
-                    if found != capacity {
-                        incoming.warnings.push(format!(
-                            "disk {:?} has {found} bytes, not the {capacity} of its description",
-                            disk.id
-                        ));
-                    }
+                let found = match &content {
+                    Content::Image(image) => image.info().virtual_size,
+                    Content::Arrived(arrived) => arrived.virtual_size,
+                    Content::Packed { .. } | Content::Empty(_) => capacity,
+                };
+                if found != capacity {
+                    incoming.warnings.push(format!(
+                        "disk {:?} has {found} bytes, not the {capacity} of its description",
+                        disk.id
+                    ));
                 }
                 incoming.disks.push(NewDisk {
                     node: drive.node,
@@ -107,6 +104,43 @@ pub(super) fn incoming(mut package: Package, choices: &PackageChoices) -> Result
     incoming.text = Text::Machine(Box::new(machine));
     incoming.warnings.append(&mut package.warnings);
     Ok(incoming)
+}
+
+/// Returns the machine that is meant, its parts as they are chosen, and what of it gets lost.
+fn chosen<'a>(
+    envelope: &'a Envelope,
+    choices: &PackageChoices,
+) -> Result<(&'a System, Machine, Vec<String>)> {
+    let system = choose_system(envelope, choices.system.as_deref())?;
+    refuse_unread_licences(envelope, system, choices.accept_eula)?;
+    refuse_unknown_properties(envelope, system, &choices.ovf)?;
+    let (mut machine, lost) = system.machine(envelope, &choices.ovf)?;
+    complete(&mut machine);
+    connect(&mut machine, &choices.networks)?;
+    Ok((system, machine, lost))
+}
+
+/// Returns the name of the machine that is meant, and of each of its disks the file, as the
+/// description names it, if that may be written when it comes: `None` for one that several disks
+/// share, that is packed or in pieces.
+pub(super) fn expected(
+    envelope: &Envelope,
+    choices: &PackageChoices,
+) -> Result<(String, Vec<Option<String>>)> {
+    let (_, machine, _) = chosen(envelope, choices)?;
+    let hrefs = machine.disks().map(|(_, medium)| {
+        let disk = envelope.disk(&medium.file)?;
+        let file = disk.file.as_ref().filter(|_| disk.parent.is_none())?;
+        let is_plain = file.compression == FileCompression::None && file.chunk_bytes.is_none();
+        is_plain.then(|| file.href.clone())
+    });
+    let hrefs: Vec<_> = hrefs.collect();
+    let is_alone = |href: &String| {
+        let same = |other: &&Option<String>| other.as_ref() == Some(href);
+        hrefs.iter().filter(same).count() == 1
+    };
+    let alone = hrefs.iter().map(|href| href.clone().filter(is_alone));
+    Ok((machine.name.clone(), alone.collect()))
 }
 
 /// Returns the machine that is meant.
@@ -225,6 +259,9 @@ fn content(
         return Ok((Content::Empty(capacity), Vec::new()));
     };
     let stored = package.open(file)?;
+    if let Some(arrived) = stored.arrived {
+        return Ok((Content::Arrived(arrived), Vec::new()));
+    }
     if stored.is_packed {
         let content = Content::Packed {
             opened: stored.opened,

@@ -6,6 +6,7 @@ use hako_block::{BlockImage, Error, Extent, ExtentKind, ImageInfo, Opened, Resul
 use hako_formats::machine::{Machine, Node};
 use hako_formats::vmx::Vmx;
 
+use super::arrival::Arrived;
 use super::package::Check;
 use crate::Held;
 use crate::copy::Shape;
@@ -61,6 +62,8 @@ pub(crate) enum Content {
         /// The virtual size, in bytes.
         capacity: u64,
     },
+    /// It is written already: it was converted while it came through a pipe.
+    Arrived(Arrived),
     /// Nothing: zeros.
     Empty(u64),
 }

@@ -4,6 +4,7 @@
 //! Everything is written into a hidden folder beside the final one, which gets its name last.
 //! Disks in an OVA are read where they lie; what is compared with the manifest is read meanwhile.
 
+mod arrival;
 mod bare;
 mod envelope;
 mod folder;
@@ -18,33 +19,39 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hako_block::{
-    Access, Cancel, Error, FileStorage, LockMode, Progress, Result, StagedTree, Storage,
+    Access, BlockImage, Cancel, Error, FileStorage, LockMode, Progress, Result, StagedTree, Storage,
 };
-use hako_disk::spool;
+use hako_disk::{Inflow, Pipe};
 use hako_formats::machine::Node;
 use hako_formats::ova::{Ova, is_wrapped, looks_like_tar};
+use hako_formats::ovf::Envelope;
 use hako_formats::{CreateOptions, DiskFormat, OpenOptions};
 use hako_pipeline::CopyOptions;
 
+use arrival::Arrived;
 pub use envelope::PackageChoices;
 pub(crate) use envelope::open as open_image;
 pub(crate) use folder::{Cds, Extent, find_snapshot, hold, incoming_of};
 pub(crate) use incoming::{Content, Incoming, NewFile, Text, UsedBy};
 pub use list::{ListedDisk, ListedSystem, Listing};
 pub(crate) use package::Package;
+use write::disk_name;
 pub(crate) use write::write_files;
 
 use crate::check::check_name;
-use crate::copy::Manner;
+use crate::copy::{Manner, copy_image};
 use crate::files::the_one;
 use crate::vm::absolute;
 use crate::{Entry, Home, Inventory};
+
+const STDIN: &str = "standard input";
 
 /// Where a machine comes from.
 pub enum ImportSource {
     /// An .ova, an .ovf, a .vmx, a folder with one of these, or a disk.
     Path(PathBuf),
-    /// An OVA on standard input. A regular file is read in place; what comes through a pipe is
+    /// An OVA on standard input. A regular file is read in place. Of what comes through a pipe,
+    /// streamOptimized disks behind their description are converted while they pass; the rest is
     /// kept in an unnamed file meanwhile.
     Stdin(File),
 }
@@ -73,7 +80,7 @@ pub struct ImportRequest {
     pub threads: Option<usize>,
     /// Most data bytes per second, if limited.
     pub rate: Option<u64>,
-    /// Where to keep what comes through a pipe.
+    /// Where to keep what comes through a pipe and cannot be converted at once.
     pub temp_folder: PathBuf,
 }
 
@@ -117,31 +124,6 @@ pub fn import(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<ImportReport> {
-    let found = find(
-        request.source,
-        &request.open,
-        &request.temp_folder,
-        (progress, cancel),
-    )?;
-    let own_name = found.stem();
-    let mut incoming = match found {
-        Found::Package(package, _) => envelope::incoming(*package, &request.choices)?,
-        Found::Vmx(path) => folder::incoming(&path, &request.open)?,
-        Found::Disk(path) => bare::incoming(&path, request.guest_os.as_deref(), &request.open)?,
-    };
-    let name = request.name.unwrap_or_else(|| name_of(&incoming, own_name));
-    let rename = |error: Error| error.hint("give it another name: --name NAME");
-    check_name(&name).map_err(rename)?;
-    let target = match request.to {
-        Some(target) => target,
-        None => new_folder(home, &name)?,
-    };
-    let target = absolute(&target)?;
-    let vmx = target.join(format!("{name}.vmx"));
-    Inventory::read(home)?
-        .refuse_taken(&name, &vmx)
-        .map_err(rename)?;
-    let tree = StagedTree::new(&target)?;
     let manner = Manner {
         format: request.format,
         create: &request.create,
@@ -150,6 +132,38 @@ pub fn import(
             rate: request.rate,
             ..CopyOptions::new(progress, cancel).with_threads(request.threads)
         },
+    };
+    let wanted = Wanted {
+        home,
+        name: request.name,
+        to: request.to,
+    };
+    let reports = (progress, cancel);
+    let found = find(request.source, &request.open, cancel)?;
+    let own_name = found.stem();
+    let (mut incoming, begun) = match found {
+        Found::Package(package, _) => (envelope::incoming(*package, &request.choices)?, None),
+        Found::Pipe(pipe) => {
+            let mut arriving = Arriving {
+                wanted: &wanted,
+                choices: &request.choices,
+                manner: &manner,
+                begun: None,
+                disks: Vec::new(),
+            };
+            let package = arrival::receive(pipe, &request.temp_folder, &mut arriving, reports)?;
+            let incoming = envelope::incoming(package, &request.choices)?;
+            (incoming, arriving.begun)
+        }
+        Found::Vmx(path) => (folder::incoming(&path, &request.open)?, None),
+        Found::Disk(path) => {
+            let guest_os = request.guest_os.as_deref();
+            (bare::incoming(&path, guest_os, &request.open)?, None)
+        }
+    };
+    let Begun { name, vmx, tree } = match begun {
+        Some(begun) => begun,
+        None => wanted.begin(name_of(&incoming, own_name))?,
     };
     let warnings = std::mem::take(&mut incoming.warnings);
     let verified = incoming.is_verified;
@@ -171,6 +185,77 @@ pub fn import(
     })
 }
 
+/// What the user said of the new machine's place.
+struct Wanted<'a> {
+    home: &'a Home,
+    name: Option<String>,
+    to: Option<PathBuf>,
+}
+
+/// A machine's place that is being filled.
+struct Begun {
+    name: String,
+    vmx: PathBuf,
+    tree: StagedTree,
+}
+
+impl Wanted<'_> {
+    /// Begins the folder of a machine that calls itself `own_name`.
+    fn begin(&self, own_name: String) -> Result<Begun> {
+        let name = self.name.clone().unwrap_or(own_name);
+        let rename = |error: Error| error.hint("give it another name: --name NAME");
+        check_name(&name).map_err(rename)?;
+        let target = match &self.to {
+            Some(target) => target.clone(),
+            None => new_folder(self.home, &name)?,
+        };
+        let target = absolute(&target)?;
+        let vmx = target.join(format!("{name}.vmx"));
+        Inventory::read(self.home)?
+            .refuse_taken(&name, &vmx)
+            .map_err(rename)?;
+        let tree = StagedTree::new(&target)?;
+        Ok(Begun { name, vmx, tree })
+    }
+}
+
+/// Writes the disks of a package while they come.
+struct Arriving<'a> {
+    wanted: &'a Wanted<'a>,
+    choices: &'a PackageChoices,
+    manner: &'a Manner<'a>,
+    begun: Option<Begun>,
+    /// Places among the machine's disks of those that may be written when they come.
+    disks: Vec<usize>,
+}
+
+impl arrival::Receiver for Arriving<'_> {
+    fn described(&mut self, envelope: &Envelope) -> Result<Vec<String>> {
+        let (name, hrefs) = envelope::expected(envelope, self.choices)?;
+        self.begun = Some(self.wanted.begin(named(name, String::new()))?);
+        let plain = hrefs.into_iter().enumerate();
+        let plain = plain.filter_map(|(index, href)| Some((index, href?)));
+        let (disks, hrefs) = plain.unzip();
+        self.disks = disks;
+        Ok(hrefs)
+    }
+
+    fn disk(&mut self, index: usize, image: &dyn BlockImage) -> Result<Arrived> {
+        let (Some(begun), Some(index)) = (&self.begun, self.disks.get(index)) else {
+            return Err(Error::invalid("a disk comes before its description"));
+        };
+        let file = disk_name(&begun.name, *index, self.manner.format);
+        let (virtual_size, data_bytes) =
+            copy_image(image, &begun.tree.path().join(&file), self.manner)?;
+        Ok(Arrived {
+            file,
+            virtual_size,
+            data_bytes,
+            ..Arrived::default()
+        })
+    }
+}
+
 /// Finds out what a source offers, without writing anything.
 pub fn list_import(
     source: ImportSource,
@@ -179,9 +264,14 @@ pub fn list_import(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<Listing> {
-    let found = find(source, open, temp_folder, (progress, cancel))?;
-    match found {
+    match find(source, open, cancel)? {
         Found::Package(package, _) => Ok(Listing::of_package(&package)),
+        Found::Pipe(pipe) => {
+            let storage =
+                Inflow::Pipe(pipe).spool(Path::new(STDIN), temp_folder, (progress, cancel))?;
+            let package = Package::of_tar(Ova::open(Arc::new(storage))?, cancel)?;
+            Ok(Listing::of_package(&package))
+        }
         Found::Vmx(path) => Listing::of_vmx(&path, open),
         Found::Disk(path) => Listing::of_disk(&path, None, open),
     }
@@ -191,6 +281,8 @@ pub fn list_import(
 enum Found {
     /// With the name of its file.
     Package(Box<Package>, String),
+    /// A package that is still to come.
+    Pipe(Pipe),
     Vmx(PathBuf),
     Disk(PathBuf),
 }
@@ -200,22 +292,20 @@ impl Found {
     fn stem(&self) -> String {
         match self {
             Found::Package(_, stem) => stem.clone(),
+            Found::Pipe(_) => String::new(),
             Found::Vmx(path) | Found::Disk(path) => bare::stem(path),
         }
     }
 }
 
-fn find(
-    source: ImportSource,
-    open: &OpenOptions,
-    temp_folder: &Path,
-    (progress, cancel): (&dyn Progress, &Cancel),
-) -> Result<Found> {
+fn find(source: ImportSource, open: &OpenOptions, cancel: &Cancel) -> Result<Found> {
     let path = match source {
         ImportSource::Path(path) => path,
         ImportSource::Stdin(file) => {
-            let name = Path::new("standard input");
-            let storage = spool(file, name, &open.rules, temp_folder, (progress, cancel))?;
+            let storage = match Inflow::of(file, Path::new(STDIN), &open.rules)? {
+                Inflow::Pipe(pipe) => return Ok(Found::Pipe(pipe)),
+                Inflow::InPlace(storage) => storage,
+            };
             let package = Package::of_tar(Ova::open(Arc::new(storage))?, cancel)?;
             return Ok(Found::Package(Box::new(package), String::new()));
         }
@@ -291,6 +381,10 @@ fn name_of(incoming: &Incoming, own: String) -> String {
         Text::Machine(machine) => machine.name.clone(),
         Text::Vmx(vmx) => vmx.machine().name,
     };
+    named(name, own)
+}
+
+fn named(name: String, own: String) -> String {
     match (name.trim().is_empty(), own.is_empty()) {
         (false, _) => name,
         (true, false) => own,

@@ -1,8 +1,10 @@
 //! An OVF with its files: in a tar, or beside it in a folder.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::arrival::Arrived;
 use crate::copy::read_small;
 use hako_block::gate::folder_of;
 use hako_block::{
@@ -23,6 +25,8 @@ pub(crate) struct Package {
     pub(crate) text: String,
     files: Files,
     manifest: Option<Manifest>,
+    /// Disks that were written while the package came, by the names of their members.
+    arrived: HashMap<String, Arrived>,
     /// What is odd about it, for people.
     pub(crate) warnings: Vec<String>,
 }
@@ -72,6 +76,8 @@ pub(crate) struct PackageFile {
     pub(crate) size: Option<u64>,
     /// What its bytes must be.
     pub(crate) checks: Vec<Check>,
+    /// The disk in it, if that was written while the package came; nothing of it is stored then.
+    pub(crate) arrived: Option<Arrived>,
 }
 
 /// What the manifest says of a file.
@@ -90,7 +96,20 @@ impl Check {
 
     /// Reads the file for as long as `go_on` has nothing against it.
     pub(crate) fn run_while(&self, go_on: &dyn Fn() -> Result<()>) -> Result<()> {
-        let found = digest_of(&*self.storage, self.algorithm, |_| go_on())?;
+        self.compare(&digest_of(&*self.storage, self.algorithm, |_| go_on())?)
+    }
+
+    /// Compares the digest with what the file had when it came.
+    fn compare_with(&self, arrived: &Arrived) -> Result<()> {
+        let mut digests = arrived.digests.iter();
+        let found = digests.find(|(algorithm, _)| *algorithm == self.algorithm);
+        let (_, found) = found.ok_or_else(|| {
+            Error::invalid("its digest was not taken when it came").in_file(&self.name)
+        })?;
+        self.compare(found)
+    }
+
+    fn compare(&self, found: &[u8]) -> Result<()> {
         if found == self.digest {
             return Ok(());
         }
@@ -118,6 +137,18 @@ impl Package {
         let name = last_part(&ovf.name).to_owned();
         let warnings = ova.oddities().to_vec();
         Self::new(Files::Tar(ova), &name, text, manifest, warnings, cancel)
+    }
+
+    /// Like [`Self::of_tar`] for one that came through a pipe, of which disks were written then.
+    pub(super) fn of_arrived(
+        ova: Ova,
+        arrived: HashMap<String, Arrived>,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        Ok(Self {
+            arrived,
+            ..Self::of_tar(ova, cancel)?
+        })
     }
 
     /// Reads the description at `path` in a folder, and verifies it.
@@ -174,6 +205,7 @@ impl Package {
             text: String::from_utf8_lossy(&bytes).into_owned(),
             files,
             manifest,
+            arrived: HashMap::new(),
             warnings,
         })
     }
@@ -187,6 +219,13 @@ impl Package {
     /// length than it says.
     pub(crate) fn open(&mut self, file: &ovf::File) -> Result<PackageFile> {
         let name = self.name_of(file)?;
+        let arrived = match &self.files {
+            Files::Tar(ova) if file.chunk_bytes.is_none() => {
+                let member = ova.find(&name);
+                member.and_then(|member| self.arrived.get(&member.name).cloned())
+            }
+            _ => None,
+        };
         let mut pieces = Vec::new();
         let opened = match file.chunk_bytes {
             None => {
@@ -218,11 +257,17 @@ impl Package {
                 all.extend(checks(manifest, name, storage, &mut self.warnings));
             }
         }
+        if let Some(arrived) = &arrived {
+            // Nothing of it can be read again.
+            let mut checks = std::mem::take(&mut all).into_iter();
+            checks.try_for_each(|check| check.compare_with(arrived))?;
+        }
         Ok(PackageFile {
             opened,
             is_packed,
             size: file.size,
             checks: all,
+            arrived,
         })
     }
 

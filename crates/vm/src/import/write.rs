@@ -42,7 +42,7 @@ pub(crate) fn write_files(
         let shape = disk.shape.take();
         let shaped = shape.as_ref().map(|shape| manner.shaped(shape));
         let manner = shaped.as_ref().unwrap_or(manner);
-        let file = names.disk(manner.format.extensions()[0]);
+        let file = names.disk(manner.format);
         let node = disk.node;
         let (virtual_size, data_bytes) = write_disk(disk, &file, tree, manner)
             .map_err(|error| error.place(format!("disk {node}")))?;
@@ -117,6 +117,15 @@ impl Placed {
     }
 }
 
+/// Returns what a machine's disk is called, by its place among them: `web.vmdk`, `web_1.vmdk`.
+pub(super) fn disk_name(stem: &str, index: usize, format: &dyn DiskFormat) -> String {
+    let extension = format.extensions()[0];
+    match index {
+        0 => format!("{stem}.{extension}"),
+        number => format!("{stem}_{number}.{extension}"),
+    }
+}
+
 /// Gives names, none twice.
 struct Names<'a> {
     stem: &'a str,
@@ -134,12 +143,9 @@ impl<'a> Names<'a> {
         }
     }
 
-    /// Returns the next disk's: `web.vmdk`, `web_1.vmdk`.
-    fn disk(&mut self, extension: &str) -> String {
-        let name = match self.n_disks {
-            0 => format!("{}.{extension}", self.stem),
-            number => format!("{}_{number}.{extension}", self.stem),
-        };
+    /// Returns the next disk's.
+    fn disk(&mut self, format: &dyn DiskFormat) -> String {
+        let name = disk_name(self.stem, self.n_disks, format);
         self.n_disks += 1;
         self.taken.insert(name.to_lowercase());
         name
@@ -172,6 +178,12 @@ fn write_disk(
     tree: &StagedTree,
     manner: &Manner<'_>,
 ) -> Result<(u64, u64)> {
+    if let Content::Arrived(arrived) = &disk.content {
+        return match arrived.file == file {
+            true => Ok((arrived.virtual_size, arrived.data_bytes)),
+            false => Err(Error::invalid(format!("was written as {}", arrived.file)).in_file(file)),
+        };
+    }
     let is_failed = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let checks = &disk.checks;
@@ -214,6 +226,7 @@ fn source_of(
     match content {
         Content::Image(image) => Ok(image),
         Content::Empty(capacity) => Ok(Arc::new(Blank::new(capacity))),
+        Content::Arrived(_) => Err(Error::invalid("is written already")),
         Content::Packed {
             opened,
             size,

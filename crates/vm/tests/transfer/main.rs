@@ -5,5 +5,6 @@
 mod backup;
 mod damage;
 mod package;
+mod pipe;
 mod round_trip;
 mod world;

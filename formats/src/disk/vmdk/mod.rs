@@ -5,6 +5,7 @@
 //! stands for; `image` makes one disk of the parts; the parts are images of their own: plain
 //! files (`flat`) and the sparse kinds.
 
+mod arriving;
 mod check;
 mod content_id;
 mod cowd;
@@ -29,7 +30,9 @@ mod tests;
 mod two_level;
 mod upkeep;
 
+pub use arriving::ArrivingHead;
 pub(crate) use descriptor::looks_like_descriptor;
+pub use stream::arriving::{ArrivingImage, Source};
 
 use hako_block::{BlockImage, ParentLink, Result, Sink};
 

@@ -240,7 +240,11 @@ fn max_stored(grain_bytes: usize) -> u64 {
 }
 
 /// Unpacks a zlib stream, or plain deflate, which the specification promises but nobody writes.
-fn inflate(decompressor: &mut Decompressor, data: &[u8], out: &mut [u8]) -> Result<usize> {
+pub(super) fn inflate(
+    decompressor: &mut Decompressor,
+    data: &[u8],
+    out: &mut [u8],
+) -> Result<usize> {
     let is_zlib = matches!(data, [cmf, flg, ..]
         if cmf & 0x0f == 8 && u16::from_be_bytes([*cmf, *flg]) % 31 == 0);
     let result = if is_zlib {

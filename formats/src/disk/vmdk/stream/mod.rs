@@ -11,6 +11,7 @@
 //!
 //! It does not read the descriptor and knows no parent.
 
+pub mod arriving;
 mod check;
 mod grain;
 mod layout;
@@ -94,7 +95,12 @@ impl StreamImage {
         }
         let grain_bytes = usize::try_from(header.grain_bytes()).unwrap_or(usize::MAX);
         Ok(Self {
-            info: info(&*args.storage, &header, oddities)?,
+            info: info_of(
+                args.storage.name(),
+                args.storage.allocated_bytes()?,
+                &header,
+                oddities,
+            ),
             host_name: args.storage.name().into(),
             tables,
             grains: GrainReader::new(args.storage, file_len, grain_bytes),
@@ -283,22 +289,27 @@ fn salvage(
     Ok((args.header.clone(), tables))
 }
 
-fn info(storage: &dyn Storage, header: &SparseHeader, oddities: Vec<String>) -> Result<ImageInfo> {
-    Ok(ImageInfo {
+fn info_of(
+    name: &str,
+    allocated_size: u64,
+    header: &SparseHeader,
+    oddities: Vec<String>,
+) -> ImageInfo {
+    ImageInfo {
         format: "vmdk",
         subformat: Some("streamOptimized".to_owned()),
         virtual_size: header.capacity_sectors * SECTOR_BYTES,
         unit_bytes: header.grain_bytes(),
         has_zero_extents: header.has_zeroed_grains(),
-        files: vec![storage.name().to_owned()],
-        allocated_size: storage.allocated_bytes()?,
+        files: vec![name.to_owned()],
+        allocated_size,
         details: vec![
             ("version", u64::from(header.version).into()),
             ("grain_size_bytes", header.grain_bytes().into()),
         ],
         oddities,
         ..ImageInfo::default()
-    })
+    }
 }
 
 /// Returns a grain's table and its entry there.

@@ -13,7 +13,7 @@ use crate::disk::vmdk::header::HEADER_BYTES;
 use crate::disk::vmdk::testing::{qemu_img, text};
 use crate::disk::{Findings, Outputs, Severity};
 
-const GRAIN: usize = 65536;
+pub(super) const GRAIN: usize = 65536;
 
 fn header_of(storage: &dyn Storage) -> Result<SparseHeader> {
     let mut bytes = [0; HEADER_BYTES];
@@ -95,7 +95,7 @@ fn deliver(mut sink: StreamSink, content: &[u8]) -> Result<()> {
     Box::new(sink).finish()
 }
 
-fn write_stream(content: &[u8]) -> Vec<u8> {
+pub(super) fn write_stream(content: &[u8]) -> Vec<u8> {
     let storage = Arc::new(MemoryStorage::new("disk.vmdk", Vec::new()));
     let sink = sink_to(storage.clone(), content.len() as u64).unwrap();
     deliver(sink, content).unwrap();
@@ -110,7 +110,7 @@ fn noise(rng: &mut Rng, bytes: &mut [u8]) {
 }
 
 /// A disk with text, noise and zeros; some tables have no grain; the last grain is partial.
-fn content() -> Vec<u8> {
+pub(super) fn content() -> Vec<u8> {
     let mut rng = Rng::new(7);
     let mut bytes = vec![0; 75 * (1 << 20) + 512 * 3];
     let n = bytes.len();
