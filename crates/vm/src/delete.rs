@@ -131,6 +131,7 @@ fn forget(home: &Home, vmx: &Path, folder: &Path) -> Result<()> {
 
 /// Refuses to go on if another machine, or an overlay beside these images, stands on them.
 fn refuse_users(home: &Home, vm: &Vm, images: &[PathBuf], mains: &[PathBuf]) -> Result<()> {
+    vm.refuse_unlisted_clones(home, None)?;
     if let Some(user) = other_user(home, images, vm.path())? {
         return Err(Error::invalid(format!(
             "the machine {} uses it, or has an overlay on it",

@@ -176,6 +176,7 @@ impl Renaming {
                 return exists(&old.join(&new));
             }
         }
+        vm.refuse_unlisted_clones(home, None)?;
         let mut images = Vec::new();
         for disk in vm.all_disks()? {
             images.extend(vm.disk_files_here(&disk).into_iter().flatten());

@@ -115,6 +115,43 @@ pub(crate) fn other_user(home: &Home, files: &[PathBuf], except: &Path) -> Resul
     Ok(None)
 }
 
+impl Vm {
+    /// Returns the linked clones that its list of snapshots tells of and the inventory does not:
+    /// the uid of the snapshot that each stands on, and its .vmx. VMware's products note them
+    /// there, and take them out when they delete them.
+    pub(crate) fn unlisted_clones(&self, home: &Home) -> Result<Vec<(u32, PathBuf)>> {
+        let clones = self.vmsd()?.map(|vmsd| vmsd.clones()).unwrap_or_default();
+        if clones.is_empty() {
+            return Ok(Vec::new());
+        }
+        let inventory = Inventory::read(home)?;
+        let paths = clones.into_iter().map(|(uid, vmx)| {
+            let path = self.folder().join(vmx);
+            (uid, std::fs::canonicalize(&path).unwrap_or(path))
+        });
+        let is_unlisted = |(_, path): &(u32, PathBuf)| inventory.entry(path).is_none();
+        Ok(paths.filter(is_unlisted).collect())
+    }
+
+    /// Refuses to go on if a clone that is not listed stands on one of these snapshots, or on any.
+    pub(crate) fn refuse_unlisted_clones(&self, home: &Home, uids: Option<&[u32]>) -> Result<()> {
+        let clones = self.unlisted_clones(home)?;
+        let is_meant = |uid: &u32| uids.is_none_or(|uids| uids.contains(uid));
+        match clones.iter().find(|(uid, _)| is_meant(uid)) {
+            None => Ok(()),
+            Some((uid, clone)) => {
+                let clone = clone.display();
+                let what = format!("a linked clone stands on snapshot {uid}: {clone}");
+                let folder = self.folder().display();
+                Err(Error::invalid(what).in_file(self.vmsd_path()).hint(format!(
+                    "list it: hako vm register {clone} --allow-path {folder}; if it is gone for \
+                     good, take it out of the file"
+                )))
+            }
+        }
+    }
+}
+
 /// Refuses to go on if a linked clone of the inventory stands on an image: one that is not in the
 /// clone's own folder. Of a clone whose disks cannot all be read it is every image in the folder
 /// of the machine that it was made of.

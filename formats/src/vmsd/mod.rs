@@ -123,6 +123,22 @@ impl Vmsd {
         self.number("snapshot.lastUID")
     }
 
+    /// Returns the linked clones that stand on snapshots, as VMware's products note them: the
+    /// snapshot's uid, and the clone's .vmx as the text names it.
+    pub fn clones(&self) -> Vec<(u32, String)> {
+        let snapshots = self.snapshots();
+        let keys = self.dictionary.entries();
+        let clones = keys.filter_map(|(key, value)| {
+            let key = key.to_ascii_lowercase();
+            let (snapshot, clone) = key.split_once('.')?;
+            number_of(clone, "clone")?;
+            let index = number_of(snapshot, "snapshot")?;
+            let found = snapshots.iter().find(|one| one.index == index)?;
+            Some((found.uid, value))
+        });
+        clones.filter(|(_, vmx)| !vmx.is_empty()).collect()
+    }
+
     /// Returns whether a deletion has left files behind that are still to be merged.
     pub fn needs_consolidation(&self) -> bool {
         self.dictionary.is_true("snapshot.needConsolidate")

@@ -292,3 +292,22 @@ fn many_entries_are_renumbered() {
     assert_eq!(vmsd.snapshots().len(), 1);
     assert_eq!(vmsd.snapshots()[0].index, 0);
 }
+
+#[test]
+fn linked_clones_are_read_with_the_snapshots_that_they_stand_on() {
+    let vmsd = parsed(
+        "snapshot0.uid = \"1\"\nsnapshot0.clone0 = \"/vms/a/a.vmx\"\n\
+         snapshot0.clone1 = \"../b/b.vmx\"\nsnapshot0.numClones = \"2\"\n\
+         snapshot3.uid = \"9\"\nSnapshot3.Clone0 = \"c.vmx\"\nsnapshot4.clone0 = \"no.vmx\"\n\
+         snapshot3.clones = \"x\"\nsnapshot3.clone1 = \"\"\n",
+    );
+    let clone = |uid: u32, vmx: &str| (uid, vmx.to_owned());
+    assert_eq!(
+        vmsd.clones(),
+        [
+            clone(1, "/vms/a/a.vmx"),
+            clone(1, "../b/b.vmx"),
+            clone(9, "c.vmx")
+        ]
+    );
+}

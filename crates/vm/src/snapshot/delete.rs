@@ -52,6 +52,7 @@ impl SnapshotDeletion {
             return Err(no_snapshots(&vm));
         }
         let uids: Vec<u32> = snapshots.iter().map(|snapshot| snapshot.uid).collect();
+        vm.refuse_unlisted_clones(home, Some(&uids))?;
         let graph = Graph::of(home, &vm, &all)?;
         graph.refuse_unknown(&uids)?;
         let tree = graph.tree(&uids);

@@ -111,6 +111,13 @@ impl Graph {
             }
         }
         search.look_around()?;
+        for (uid, clone) in vm.unlisted_clones(home)? {
+            let snapshot = snapshots.iter().find(|snapshot| snapshot.uid == uid);
+            for disk in snapshot.iter().flat_map(|snapshot| &snapshot.disks) {
+                let by = Holder::Machine(clone.to_string_lossy().into_owned());
+                search.refer(by, &disk.medium());
+            }
+        }
         search.other_machines(home)?;
         Ok(search.graph)
     }

@@ -131,3 +131,28 @@ fn names_of_snapshots_overlays_are_told_apart() {
         assert!(!is_delta(Path::new(name)), "{name}");
     }
 }
+
+#[test]
+fn clones_that_only_the_list_tells_of_keep_what_they_stand_on() {
+    let world = World::new();
+    world.chain(&["web.vmdk", "web-000001.vmdk", "web-000002.vmdk"]);
+    world.vmx(&["web-000002.vmdk"]);
+    world.vmsd(2, &[(1, 0, "web.vmdk"), (2, 1, "web-000001.vmdk")]);
+    let path = world.at("web.vmsd");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text + "snapshot1.clone0 = \"/elsewhere/c.vmx\"\n").unwrap();
+    let graph = graph(&world);
+    let tree = graph.tree(&[1]);
+    let used_by = |name: &str| tree[place(&graph, name)].used_by;
+    assert_eq!(used_by("web-000001.vmdk"), Use::Others);
+    assert_eq!(used_by("web.vmdk"), Use::Nobody);
+    let vm = world.vm();
+    assert!(vm.refuse_unlisted_clones(&world.home, Some(&[1])).is_ok());
+    for uids in [Some(&[2][..]), None] {
+        let refused = vm.refuse_unlisted_clones(&world.home, uids).unwrap_err();
+        assert!(
+            refused.to_string().contains("/elsewhere/c.vmx"),
+            "{refused}"
+        );
+    }
+}
