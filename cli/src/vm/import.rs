@@ -39,13 +39,15 @@ Exit status:
 ///
 /// The machine gets a folder of its own, which appears under its name only when all of it is
 /// whole, and is listed in the inventory. Chains of disks are flattened. Files are compared with
-/// the manifest while they are read; disks in an OVA are read where they lie. Of an OVA that comes
-/// through a pipe, disks are converted while they pass by if they are streamOptimized, with their
+/// the manifest while they are read; disks in an OVA are read where they lie. A disk that is smaller
+/// than its description says grows to that, a larger one is refused. Of an OVA that comes through a
+/// pipe or out of a gzip, disks are converted while they pass by if they are streamOptimized, with their
 /// directory at the end, and come after the .ovf; all else is kept in a temporary file meanwhile.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Import {
-    /// An .ova, an .ovf, a .vmx, a folder with one of these, a disk; - for an OVA on standard input
+    /// An .ova (or that in a gzip), an .ovf, a .vmx, a folder with one of these, a disk; - for an
+    /// OVA on standard input
     source: PathBuf,
 
     /// Show what there is to choose from, and import nothing

@@ -37,5 +37,5 @@ pub use rename::{RenameReport, rename, rename_and_tell};
 pub use repair::{RepairReport, repair, undo};
 pub use resize::{NewSize, ResizeReport, ResizeRequest, resize};
 pub use set::set;
-pub use spool::{Inflow, Pipe, fill, unnamed_file, write_blocks};
+pub use spool::{Inflow, Pipe, unnamed_file, write_blocks};
 pub use target::{Guarded, Ready, Target, refuse_source, reopen};

@@ -112,7 +112,7 @@ pub fn write_blocks(spool: &dyn Storage, offset: u64, bytes: &[u8]) -> Result<()
 }
 
 /// Reads until the buffer is full or the input ends.
-pub fn fill(reader: &mut impl Read, buffer: &mut [u8], cancel: &Cancel) -> Result<usize> {
+fn fill(reader: &mut impl Read, buffer: &mut [u8], cancel: &Cancel) -> Result<usize> {
     let mut len = 0;
     while len < buffer.len() {
         cancel.check()?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hako_block::{BlockImage, Error, Result, SECTOR_BYTES, Storage, Value};
+use hako_block::{BlockImage, Error, ErrorKind, Result, SECTOR_BYTES, Storage, Value};
 use hako_disk::{Ready, reopen};
 use hako_formats::{Adapter, CreateArgs, CreateOptions, DiskFormat, OpenedChain};
 use hako_pipeline::{CopyOptions, Delivery, deliver};
@@ -89,13 +89,16 @@ fn sector(value: &Value) -> Option<u32> {
 }
 
 /// Writes what `source` shows into the new image `path`; nothing appears there before it is whole.
-/// Returns its virtual size and how much of it is data, both in bytes.
+/// `capacity` is the size that it is said to have, in bytes: a smaller one grows to that, as it
+/// does where products make a disk of that size first. Returns its virtual size and how much of it
+/// is data, both in bytes. Errors: [`ErrorKind::Mismatch`] for a larger one.
 pub(crate) fn copy_image(
     source: &dyn BlockImage,
+    capacity: Option<u64>,
     path: &Path,
     manner: &Manner<'_>,
 ) -> Result<(u64, u64)> {
-    let virtual_size = whole_sectors(source)?;
+    let virtual_size = size_of_copy(source, capacity)?;
     let format = manner.format;
     let target = Ready::path(path, false)?;
     let name = target.name;
@@ -117,6 +120,21 @@ pub(crate) fn copy_image(
     };
     let report = deliver(delivery, &manner.copy)?;
     Ok((virtual_size, report.data_bytes))
+}
+
+fn size_of_copy(source: &dyn BlockImage, capacity: Option<u64>) -> Result<u64> {
+    let own = whole_sectors(source)?;
+    let Some(capacity) = capacity else {
+        return Ok(own);
+    };
+    match capacity.checked_next_multiple_of(SECTOR_BYTES) {
+        Some(capacity) if capacity >= own => Ok(capacity),
+        _ => Err(Error::new(
+            ErrorKind::Mismatch,
+            format!("the disk has {own} bytes, but the description says {capacity}"),
+        )
+        .hint("correct the capacity in the .ovf, or import the disk by itself")),
+    }
 }
 
 /// Returns the virtual size that a copy of `source` has, in bytes: whole sectors.

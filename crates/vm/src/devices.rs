@@ -15,6 +15,7 @@ use hako_pipeline::CopyOptions;
 
 use crate::copy::{Manner, copy_image};
 use crate::guest::GuestDefaults;
+use crate::room::{check_room_of_compressed, compressed_bytes};
 
 /// A disk that a machine is to get.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,7 +178,9 @@ impl NewDisk {
             verify: false,
             copy: CopyOptions::new(task.progress, task.cancel),
         };
-        copy_image(&source.chain, &path, &manner)?;
+        let compressed = compressed_bytes(&source.chain).unwrap_or(0);
+        check_room_of_compressed(at.folder, compressed)?;
+        copy_image(&source.chain, None, &path, &manner)?;
         Ok(Made {
             medium: self.medium(name, format),
             new_image: Some(path),

@@ -24,6 +24,7 @@ mod list;
 mod overlay;
 mod references;
 mod rename;
+mod room;
 mod seed;
 mod set;
 mod snapshot;

@@ -7,12 +7,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use hako_block::gate::folder_of;
-use hako_block::{Cancel, Error, ErrorKind, Progress, Result, free_bytes};
+use hako_block::{Cancel, Progress, Result};
 
 use generations::Generations;
 
 use crate::Vm;
 use crate::export::{ExportReport, ExportRequest, ExportTarget, export};
+use crate::room::check_room;
 
 /// Where a backup goes.
 pub enum BackupTarget {
@@ -60,7 +61,7 @@ pub fn backup_export(
             })
         }
         BackupTarget::File(path) => {
-            check_room(folder_of(&path), existing_bytes(&path))?;
+            check_backup_room(folder_of(&path), existing_bytes(&path))?;
             let target = ExportTarget::Ova(path.clone());
             let exported = export(vm, target, request, progress, cancel)?;
             report(path, exported, Vec::new())
@@ -69,7 +70,7 @@ pub fn backup_export(
             let generations = Generations::new(&folder, vm);
             let mut cleared = generations.clear_debris()?;
             let newest = generations.all()?.pop();
-            check_room(&folder, newest.and_then(|path| existing_bytes(&path)))?;
+            check_backup_room(&folder, newest.and_then(|path| existing_bytes(&path)))?;
             let path = generations.path_at(request.time);
             let target = ExportTarget::Ova(path.clone());
             let mut exported = export(vm, target, request, progress, cancel)?;
@@ -98,19 +99,11 @@ fn existing_bytes(path: &Path) -> Option<u64> {
 }
 
 /// Refuses to begin what cannot fit: a backup is about as large as the one before it.
-fn check_room(folder: &Path, before: Option<u64>) -> Result<()> {
+fn check_backup_room(folder: &Path, before: Option<u64>) -> Result<()> {
     const LEAST_BYTES: u64 = 1 << 20;
     let needed = before
         .map_or(LEAST_BYTES, |bytes| bytes / 10 * 9)
         .max(LEAST_BYTES);
-    let free = free_bytes(folder)?;
-    if free >= needed {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::NoSpace,
-        format!("{free} bytes are free, and the last backup took {needed} or more"),
-    )
-    .in_file(folder)
-    .hint("make room, or keep fewer generations (--keep)"))
+    check_room(folder, needed, "the last backup took")
+        .map_err(|error| error.hint("make room, or keep fewer generations (--keep)"))
 }

@@ -1,20 +1,22 @@
-//! An OVA that comes through a pipe: a disk is converted while it passes by, everything else is
-//! kept in an unnamed file, where the package is then found as if all of it had come there.
+//! An OVA that comes through a pipe, or out of a gzip: a disk is converted while it passes by,
+//! everything else is kept in an unnamed file, where the package is then found as if all of it had
+//! come there.
 //!
 //! That takes a description in front of its disks, as DSP0243 wants it, and disks that tell in
 //! their order what is in them ([`ArrivingHead`]). What a manifest says is compared once all of it
 //! has come, wherever in the package it is.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind as IoErrorKind, Read};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use flate2::bufread::MultiGzDecoder;
 use hako_block::{
     BlockImage, Cancel, Error, FileStorage, Progress, Result, Storage, StorageExtent,
 };
-use hako_disk::{fill, unnamed_file, write_blocks};
+use hako_disk::{unnamed_file, write_blocks};
 use hako_formats::digest::{Algorithm, HashingThread};
 use hako_formats::disk::vmdk::ArrivingHead;
 use hako_formats::ova::{Member, Members, Next, Ova, check_beginning};
@@ -22,6 +24,11 @@ use hako_formats::ovf::{self, Envelope, Manifest};
 
 use super::package::Package;
 use crate::copy::small_len;
+
+/// Bytes that are read at once.
+const PIECE_BYTES: usize = 1 << 18;
+/// How a gzip begins (RFC 1952, 2.3).
+pub(super) const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// What is told of a package while it comes.
 pub(super) trait Receiver {
@@ -48,13 +55,19 @@ pub(crate) struct Arrived {
 
 /// Receives a package. What is kept of it is in an unnamed file in `folder`.
 pub(super) fn receive(
-    pipe: impl Read + Send + 'static,
+    pipe: Box<dyn Read + Send>,
     folder: &Path,
     receiver: &mut dyn Receiver,
     (progress, cancel): (&dyn Progress, &Cancel),
 ) -> Result<Package> {
     let name = Path::new("standard input");
-    let growing = Growing::new(pipe, unnamed_file(name, folder)?, cancel);
+    let spool = unnamed_file(name, folder)?;
+    let pipe = unwrapped(Patient {
+        pipe,
+        cancel: cancel.clone(),
+    });
+    let pipe = pipe.map_err(|error| cancel.check().err().unwrap_or(error).in_file(name))?;
+    let growing = Growing::new(pipe, spool, cancel);
     let mut receipt = Receipt {
         growing: &growing,
         receiver,
@@ -237,6 +250,49 @@ impl Rest<'_> {
     }
 }
 
+/// A pipe whose reader need not begin again where nothing came for a while.
+struct Patient {
+    pipe: Box<dyn Read + Send>,
+    cancel: Cancel,
+}
+
+impl Read for Patient {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            match self.pipe.read(buf) {
+                Err(error) if error.kind() == IoErrorKind::Interrupted => {
+                    let check = self.cancel.check();
+                    check.map_err(|error| std::io::Error::other(error.to_string()))?;
+                }
+                read => return read,
+            }
+        }
+    }
+}
+
+/// Returns what comes, unpacked if it is a gzip.
+fn unwrapped(pipe: Patient) -> Result<Box<dyn Read + Send>> {
+    let mut pipe = BufReader::with_capacity(PIECE_BYTES, pipe);
+    if !pipe
+        .fill_buf()
+        .map_err(read_error)?
+        .starts_with(&GZIP_MAGIC)
+    {
+        return Ok(Box::new(pipe));
+    }
+    let unpacked = MultiGzDecoder::new(pipe);
+    Ok(Box::new(BufReader::with_capacity(PIECE_BYTES, unpacked)))
+}
+
+/// Tells a gzip that is damaged from a pipe that fails.
+fn read_error(error: std::io::Error) -> Error {
+    use IoErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    match error.kind() {
+        InvalidData | InvalidInput | UnexpectedEof => Error::corrupt("gzip", error.to_string()),
+        _ => Error::io("read", error),
+    }
+}
+
 /// A tar that grows while it is received. It can be read as far as it is kept: what is asked for
 /// and has not come is waited for.
 struct Growing<'a> {
@@ -253,13 +309,11 @@ struct Stream {
 }
 
 impl<'a> Growing<'a> {
-    const PIECE_BYTES: usize = 1 << 18;
-
-    fn new(pipe: impl Read + Send + 'static, spool: FileStorage, cancel: &'a Cancel) -> Self {
+    fn new(pipe: Box<dyn Read + Send>, spool: FileStorage, cancel: &'a Cancel) -> Self {
         Self {
             spool,
             stream: Mutex::new(Stream {
-                pipe: Box::new(BufReader::with_capacity(Self::PIECE_BYTES, pipe)),
+                pipe,
                 position: 0,
                 has_ended: false,
             }),
@@ -271,17 +325,35 @@ impl<'a> Growing<'a> {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Fills `buf`, but for the end of it all.
+    fn fill(&self, stream: &mut Stream, buf: &mut [u8]) -> Result<usize> {
+        let mut len = 0;
+        while len < buf.len() && !stream.has_ended {
+            self.cancel.check()?;
+            match stream.pipe.read(&mut buf[len..]) {
+                Ok(0) => stream.has_ended = true,
+                Ok(n) => len += n,
+                Err(error) if error.kind() == IoErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.cancel.check()?;
+                    return Err(read_error(error));
+                }
+            }
+        }
+        stream.position += len as u64;
+        Ok(len)
+    }
+
     /// Keeps what comes before the byte `end`, or before the end of it all.
     fn receive_to(&self, end: u64) -> Result<()> {
         let mut stream = self.stream();
         let mut piece = Vec::new();
         while stream.position < end && !stream.has_ended {
-            let len = (end - stream.position).min(Self::PIECE_BYTES as u64);
+            let len = (end - stream.position).min(PIECE_BYTES as u64);
             piece.resize(len as usize, 0);
-            let len = fill(&mut stream.pipe, &mut piece, self.cancel)?;
-            write_blocks(&self.spool, stream.position, &piece[..len])?;
-            stream.has_ended = len < piece.len();
-            stream.position += len as u64;
+            let position = stream.position;
+            let len = self.fill(&mut stream, &mut piece)?;
+            write_blocks(&self.spool, position, &piece[..len])?;
         }
         Ok(())
     }
@@ -289,10 +361,8 @@ impl<'a> Growing<'a> {
     /// Gives the next bytes, and does not keep them.
     fn pass(&self, buf: &mut [u8]) -> Result<()> {
         let mut stream = self.stream();
-        let len = fill(&mut stream.pipe, buf, self.cancel)?;
-        stream.position += len as u64;
+        let len = self.fill(&mut stream, buf)?;
         if len < buf.len() {
-            stream.has_ended = true;
             return Err(Error::corrupt(
                 "tar",
                 "is truncated: it ends in the midst of a disk",
@@ -304,9 +374,13 @@ impl<'a> Growing<'a> {
     /// Receives what is left: who sends it shall not stumble over a pipe without an end.
     fn discard_rest(&self) -> Result<()> {
         let mut stream = self.stream();
-        let mut piece = vec![0; Self::PIECE_BYTES];
-        while fill(&mut stream.pipe, &mut piece, self.cancel)? == piece.len() {}
-        stream.has_ended = true;
+        let position = stream.position;
+        let mut piece = vec![0; PIECE_BYTES];
+        while !stream.has_ended {
+            self.fill(&mut stream, &mut piece)?;
+        }
+        // None of it is part of the tar.
+        stream.position = position;
         Ok(())
     }
 
@@ -443,7 +517,7 @@ mod tests {
     #[test]
     fn of_a_disk_that_passes_by_only_the_beginning_is_kept() {
         let cancel = Cancel::default();
-        let pipe = std::io::Cursor::new(ova());
+        let pipe = Box::new(std::io::Cursor::new(ova()));
         let folder = std::env::temp_dir();
         let reports: (&dyn Progress, _) = (&NoProgress, &cancel);
         let mut reading = Reading(Cancel::default());

@@ -58,6 +58,7 @@ pub(super) fn incoming(
         disks: vec![NewDisk {
             node,
             content: Content::Image(Arc::new(chain.chain)),
+            capacity: None,
             checks: Vec::new(),
             shape: None,
         }],

@@ -48,20 +48,10 @@ pub(super) fn incoming(mut package: Package, choices: &PackageChoices) -> Result
                 })?;
                 let capacity = envelope.capacity_bytes(disk, system, &choices.ovf)?;
                 let (content, checks) = content(&mut package, disk, capacity)?;
-                let found = match &content {
-                    Content::Image(image) => image.info().virtual_size,
-                    Content::Arrived(arrived) => arrived.virtual_size,
-                    Content::Packed { .. } | Content::Empty(_) => capacity,
-                };
-                if found != capacity {
-                    incoming.warnings.push(format!(
-                        "disk {:?} has {found} bytes, not the {capacity} of its description",
-                        disk.id
-                    ));
-                }
                 incoming.disks.push(NewDisk {
                     node: drive.node,
                     content,
+                    capacity: Some(capacity),
                     checks,
                     shape: None,
                 });
@@ -120,27 +110,52 @@ fn chosen<'a>(
     Ok((system, machine, lost))
 }
 
-/// Returns the name of the machine that is meant, and of each of its disks the file, as the
-/// description names it, if that may be written when it comes: `None` for one that several disks
-/// share, that is packed or in pieces.
+/// A disk that may be written when it comes.
+#[derive(Debug, Clone)]
+pub(super) struct Expected {
+    /// Its place among the machine's disks.
+    pub(super) index: usize,
+    /// Its file, as the description names it.
+    pub(super) href: String,
+    /// How many bytes that has, if the description says so.
+    pub(super) size: Option<u64>,
+    /// Its virtual size in bytes.
+    pub(super) capacity: u64,
+}
+
+/// Returns the name of the machine that is meant, and those of its disks whose files are theirs
+/// alone, not packed and not in pieces.
 pub(super) fn expected(
     envelope: &Envelope,
     choices: &PackageChoices,
-) -> Result<(String, Vec<Option<String>>)> {
-    let (_, machine, _) = chosen(envelope, choices)?;
-    let hrefs = machine.disks().map(|(_, medium)| {
-        let disk = envelope.disk(&medium.file)?;
-        let file = disk.file.as_ref().filter(|_| disk.parent.is_none())?;
-        let is_plain = file.compression == FileCompression::None && file.chunk_bytes.is_none();
-        is_plain.then(|| file.href.clone())
-    });
-    let hrefs: Vec<_> = hrefs.collect();
-    let is_alone = |href: &String| {
-        let same = |other: &&Option<String>| other.as_ref() == Some(href);
-        hrefs.iter().filter(same).count() == 1
-    };
-    let alone = hrefs.iter().map(|href| href.clone().filter(is_alone));
-    Ok((machine.name.clone(), alone.collect()))
+) -> Result<(String, Vec<Expected>)> {
+    let (system, machine, _) = chosen(envelope, choices)?;
+    let mut all = Vec::new();
+    for (index, (_, medium)) in machine.disks().enumerate() {
+        let Some(disk) = envelope.disk(&medium.file) else {
+            continue;
+        };
+        let Some(file) = disk.file.as_ref().filter(|_| disk.parent.is_none()) else {
+            continue;
+        };
+        all.push((
+            Expected {
+                index,
+                href: file.href.clone(),
+                size: file.size,
+                capacity: envelope.capacity_bytes(disk, system, &choices.ovf)?,
+            },
+            file.compression == FileCompression::None && file.chunk_bytes.is_none(),
+        ));
+    }
+    let is_alone = |href: &str| all.iter().filter(|(other, _)| other.href == href).count() == 1;
+    let fit = all
+        .iter()
+        .filter(|(one, is_plain)| *is_plain && is_alone(&one.href));
+    Ok((
+        machine.name.clone(),
+        fit.map(|(one, _)| one.clone()).collect(),
+    ))
 }
 
 /// Returns the machine that is meant.

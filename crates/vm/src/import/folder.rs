@@ -101,6 +101,7 @@ pub(crate) fn incoming_of(vm: &Vm, extent: Extent<'_>, open: &OpenOptions) -> Re
                 incoming.disks.push(NewDisk {
                     node: drive.node,
                     content: Content::Image(Arc::new(chain.chain)),
+                    capacity: None,
                     checks: Vec::new(),
                     shape,
                 });

@@ -10,6 +10,7 @@ use super::arrival::Arrived;
 use super::package::Check;
 use crate::Held;
 use crate::copy::Shape;
+use crate::room::compressed_bytes;
 
 /// A machine that is to be written into a new folder.
 pub(crate) struct Incoming {
@@ -43,10 +44,22 @@ pub(crate) struct NewDisk {
     pub(crate) node: Node,
     /// What is in it.
     pub(crate) content: Content,
+    /// The virtual size that it is said to have, in bytes, if anything says so.
+    pub(crate) capacity: Option<u64>,
     /// What its files must be.
     pub(crate) checks: Vec<Check>,
     /// What its new image is to be; what the other disks' are if not said.
     pub(crate) shape: Option<Shape>,
+}
+
+impl NewDisk {
+    /// Returns how many compressed bytes there are of it, if its file is compressed.
+    pub(super) fn compressed_bytes(&self) -> Option<u64> {
+        match &self.content {
+            Content::Image(image) => compressed_bytes(&**image),
+            _ => None,
+        }
+    }
 }
 
 /// What is in a disk.

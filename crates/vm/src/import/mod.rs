@@ -15,13 +15,15 @@ mod unpack;
 mod write;
 
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hako_block::lock::lock_file;
 use hako_block::{
     Access, BlockImage, Cancel, Error, FileStorage, LockMode, Progress, Result, StagedTree, Storage,
 };
-use hako_disk::{Inflow, Pipe};
+use hako_disk::Inflow;
 use hako_formats::machine::Node;
 use hako_formats::ova::{Ova, is_wrapped, looks_like_tar};
 use hako_formats::ovf::Envelope;
@@ -29,9 +31,11 @@ use hako_formats::{CreateOptions, DiskFormat, OpenOptions};
 use hako_pipeline::CopyOptions;
 
 use arrival::Arrived;
+use envelope::Expected;
 pub use envelope::PackageChoices;
 pub(crate) use envelope::open as open_image;
 pub(crate) use folder::{Cds, Extent, find_snapshot, hold, incoming_of};
+use incoming::NewDisk;
 pub(crate) use incoming::{Content, Incoming, NewFile, Text, UsedBy};
 pub use list::{ListedDisk, ListedSystem, Listing};
 pub(crate) use package::Package;
@@ -41,6 +45,7 @@ pub(crate) use write::write_files;
 use crate::check::check_name;
 use crate::copy::{Manner, copy_image};
 use crate::files::the_one;
+use crate::room::check_room_of_compressed;
 use crate::vm::absolute;
 use crate::{Entry, Home, Inventory};
 
@@ -143,7 +148,7 @@ pub fn import(
     let own_name = found.stem();
     let (mut incoming, begun) = match found {
         Found::Package(package, _) => (envelope::incoming(*package, &request.choices)?, None),
-        Found::Pipe(pipe) => {
+        Found::Coming(pipe, _) => {
             let mut arriving = Arriving {
                 wanted: &wanted,
                 choices: &request.choices,
@@ -163,7 +168,11 @@ pub fn import(
     };
     let Begun { name, vmx, tree } = match begun {
         Some(begun) => begun,
-        None => wanted.begin(name_of(&incoming, own_name))?,
+        None => {
+            let begun = wanted.begin(name_of(&incoming, own_name))?;
+            begun.check_room(incoming.disks.iter().filter_map(NewDisk::compressed_bytes))?;
+            begun
+        }
     };
     let warnings = std::mem::take(&mut incoming.warnings);
     let verified = incoming.is_verified;
@@ -199,6 +208,14 @@ struct Begun {
     tree: StagedTree,
 }
 
+impl Begun {
+    /// Refuses disks that have no room, as far as that is known: compressed files of so many bytes.
+    fn check_room(&self, compressed: impl Iterator<Item = u64>) -> Result<()> {
+        let all = compressed.fold(0, u64::saturating_add);
+        check_room_of_compressed(self.tree.path(), all)
+    }
+}
+
 impl Wanted<'_> {
     /// Begins the folder of a machine that calls itself `own_name`.
     fn begin(&self, own_name: String) -> Result<Begun> {
@@ -225,34 +242,47 @@ struct Arriving<'a> {
     choices: &'a PackageChoices,
     manner: &'a Manner<'a>,
     begun: Option<Begun>,
-    /// Places among the machine's disks of those that may be written when they come.
-    disks: Vec<usize>,
+    /// Those that may be written when they come.
+    disks: Vec<Expected>,
 }
 
 impl arrival::Receiver for Arriving<'_> {
     fn described(&mut self, envelope: &Envelope) -> Result<Vec<String>> {
-        let (name, hrefs) = envelope::expected(envelope, self.choices)?;
-        self.begun = Some(self.wanted.begin(named(name, String::new()))?);
-        let plain = hrefs.into_iter().enumerate();
-        let plain = plain.filter_map(|(index, href)| Some((index, href?)));
-        let (disks, hrefs) = plain.unzip();
+        let (name, disks) = envelope::expected(envelope, self.choices)?;
+        let begun = self.wanted.begin(named(name, String::new()))?;
+        begun.check_room(disks.iter().filter_map(|disk| disk.size))?;
+        self.begun = Some(begun);
         self.disks = disks;
-        Ok(hrefs)
+        Ok(self.disks.iter().map(|disk| disk.href.clone()).collect())
     }
 
     fn disk(&mut self, index: usize, image: &dyn BlockImage) -> Result<Arrived> {
-        let (Some(begun), Some(index)) = (&self.begun, self.disks.get(index)) else {
+        let (Some(begun), Some(disk)) = (&self.begun, self.disks.get(index)) else {
             return Err(Error::invalid("a disk comes before its description"));
         };
-        let file = disk_name(&begun.name, *index, self.manner.format);
-        let (virtual_size, data_bytes) =
-            copy_image(image, &begun.tree.path().join(&file), self.manner)?;
+        let file = disk_name(&begun.name, disk.index, self.manner.format);
+        let path = begun.tree.path().join(&file);
+        let capacity = Some(disk.capacity);
+        let (virtual_size, data_bytes) = copy_image(image, capacity, &path, self.manner)?;
         Ok(Arrived {
             file,
             virtual_size,
             data_bytes,
             ..Arrived::default()
         })
+    }
+}
+
+/// Looks at what a package offers and writes none of its disks.
+struct Looking;
+
+impl arrival::Receiver for Looking {
+    fn described(&mut self, _envelope: &Envelope) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    fn disk(&mut self, _index: usize, _image: &dyn BlockImage) -> Result<Arrived> {
+        Err(Error::invalid("no disk was asked for"))
     }
 }
 
@@ -266,10 +296,9 @@ pub fn list_import(
 ) -> Result<Listing> {
     match find(source, open, cancel)? {
         Found::Package(package, _) => Ok(Listing::of_package(&package)),
-        Found::Pipe(pipe) => {
-            let storage =
-                Inflow::Pipe(pipe).spool(Path::new(STDIN), temp_folder, (progress, cancel))?;
-            let package = Package::of_tar(Ova::open(Arc::new(storage))?, cancel)?;
+        Found::Coming(pipe, _) => {
+            let reports = (progress, cancel);
+            let package = arrival::receive(pipe, temp_folder, &mut Looking, reports)?;
             Ok(Listing::of_package(&package))
         }
         Found::Vmx(path) => Listing::of_vmx(&path, open),
@@ -281,8 +310,8 @@ pub fn list_import(
 enum Found {
     /// With the name of its file.
     Package(Box<Package>, String),
-    /// A package that is still to come.
-    Pipe(Pipe),
+    /// A package that is still to come: through a pipe, or out of a gzip; with the name of its file.
+    Coming(Box<dyn Read + Send>, String),
     Vmx(PathBuf),
     Disk(PathBuf),
 }
@@ -292,7 +321,7 @@ impl Found {
     fn stem(&self) -> String {
         match self {
             Found::Package(_, stem) => stem.clone(),
-            Found::Pipe(_) => String::new(),
+            Found::Coming(_, stem) => stem.clone(),
             Found::Vmx(path) | Found::Disk(path) => bare::stem(path),
         }
     }
@@ -303,7 +332,7 @@ fn find(source: ImportSource, open: &OpenOptions, cancel: &Cancel) -> Result<Fou
         ImportSource::Path(path) => path,
         ImportSource::Stdin(file) => {
             let storage = match Inflow::of(file, Path::new(STDIN), &open.rules)? {
-                Inflow::Pipe(pipe) => return Ok(Found::Pipe(pipe)),
+                Inflow::Pipe(pipe) => return Ok(Found::Coming(Box::new(pipe), String::new())),
                 Inflow::InPlace(storage) => storage,
             };
             let package = Package::of_tar(Ova::open(Arc::new(storage))?, cancel)?;
@@ -325,6 +354,9 @@ fn find(source: ImportSource, open: &OpenOptions, cancel: &Cancel) -> Result<Fou
     } else if is("ovf") {
         Package::of_file(&path, &open.rules, cancel)?
     } else if is("ova") || (!is_raw(&path) && is_package(&path)?) {
+        if is_gzip(&path)? {
+            return coming(&path, open);
+        }
         let storage = FileStorage::open(&path, Access::ReadOnly, lock(open))?;
         Package::of_tar(Ova::open(Arc::new(storage))?, cancel)?
     } else {
@@ -339,6 +371,17 @@ fn lock(open: &OpenOptions) -> LockMode {
         true => LockMode::None,
         false => LockMode::Read,
     }
+}
+
+/// Opens a packed package: it is read as one that comes through a pipe.
+fn coming(path: &Path, open: &OpenOptions) -> Result<Found> {
+    let file = File::open(path).map_err(|error| Error::io("open", error).in_file(path))?;
+    if !open.rules.no_lock {
+        lock_file(&file, path, LockMode::Read)?;
+    }
+    // What is left of web.ova.gz names the machine, if it does not itself.
+    let stem = bare::stem(Path::new(&bare::stem(path)));
+    Ok(Found::Coming(Box::new(file), stem))
 }
 
 /// Returns the file in a folder that describes a machine.
@@ -358,21 +401,31 @@ fn is_raw(path: &Path) -> bool {
     matches!(extension.as_deref(), Some("raw" | "img" | "dd"))
 }
 
-/// Returns whether a file is a tar, or was one before it was packed: that is refused with a hint.
+/// Returns whether a file is a tar, or was one before it was packed.
 fn is_package(path: &Path) -> Result<bool> {
+    let head = head(path)?;
+    Ok(looks_like_tar(&head) || is_wrapped(&head))
+}
+
+fn is_gzip(path: &Path) -> Result<bool> {
+    Ok(head(path)?.starts_with(&arrival::GZIP_MAGIC))
+}
+
+/// Returns the first bytes of a file; none of what is no file, or too short to be a package.
+fn head(path: &Path) -> Result<Vec<u8>> {
     let is_file = std::fs::metadata(path)
         .map_err(|error| Error::io("open", error).in_file(path))?
         .is_file();
     if !is_file {
-        return Ok(false);
+        return Ok(Vec::new());
     }
     let storage = FileStorage::open(path, Access::ReadOnly, LockMode::None)?;
-    let mut head = [0; 512];
+    let mut head = vec![0; 512];
     if storage.len_bytes()? < head.len() as u64 {
-        return Ok(false);
+        return Ok(Vec::new());
     }
     storage.read_at(0, &mut head)?;
-    Ok(looks_like_tar(&head) || is_wrapped(&head))
+    Ok(head)
 }
 
 /// Returns the name that a machine has, or that its file suggests.

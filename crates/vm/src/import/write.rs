@@ -189,8 +189,9 @@ fn write_disk(
         let checks = &disk.checks;
         let failed = &is_failed;
         let checking = scope.spawn(move || run_checks(checks, failed, manner.copy.cancel));
-        let delivered = source_of(disk.content, tree, manner)
-            .and_then(|source| copy_image(&*source, &tree.path().join(file), manner));
+        let delivered = source_of(disk.content, tree, manner).and_then(|source| {
+            copy_image(&*source, disk.capacity, &tree.path().join(file), manner)
+        });
         // What stumbled over damage waits for what the manifest says of it.
         let is_elsewhere = |error: &Error| error.kind() != ErrorKind::Corrupt;
         is_failed.store(

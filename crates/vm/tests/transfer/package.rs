@@ -181,3 +181,46 @@ fn packages_of_others_are_imported() {
         }
     }
 }
+
+#[test]
+fn a_disk_is_as_large_as_its_description_says_or_refused() {
+    let world = World::new();
+    let (ovf, _, bytes) = package(&world);
+    let capacity = |bytes: usize| {
+        edit(&ovf, |text| {
+            let start = text.find("ovf:capacity=\"").unwrap() + 14;
+            let end = start + text[start..].find('"').unwrap();
+            format!("{}{bytes}{}", &text[..start], &text[end..])
+        });
+        let files = ["web.ovf", "web-disk1.vmdk"];
+        let tar = world.path(&format!("{bytes}.ova"));
+        let out = tar.to_str().unwrap();
+        let args = [&["--format=ustar", "-cf", out][..], &files].concat();
+        crate::world::peer(ovf.parent().unwrap(), "tar", &args)?;
+        Some(std::fs::read(tar).unwrap())
+    };
+    let Some(small) = capacity(2 * MIB - 512) else {
+        return;
+    };
+    let requests = || {
+        [
+            world.import_request(&ovf, "web"),
+            crate::pipe::through_a_pipe(&world, small.clone()),
+        ]
+    };
+    for request in requests() {
+        let error = world.refused(request);
+        assert_eq!(error.kind(), ErrorKind::Mismatch, "{error}");
+        assert!(error.hint_text().unwrap().contains("capacity"), "{error}");
+    }
+    let large = capacity(5 * MIB).unwrap();
+    let mut grown = bytes;
+    grown.resize(5 * MIB, 0);
+    let mut through = crate::pipe::through_a_pipe(&world, large);
+    through.name = Some("piped".to_owned());
+    for request in [world.import_request(&ovf, "web"), through] {
+        let report = world.import_by(request).unwrap();
+        assert_eq!(report.disks[0].virtual_size, 5 * MIB as u64);
+        assert!(contents(&report.vmx) == [grown.clone()]);
+    }
+}

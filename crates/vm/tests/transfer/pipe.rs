@@ -4,13 +4,16 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 
-use hako_block::ErrorKind;
-use hako_vm::{ExportTarget, ImportRequest, ImportSource};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use hako_block::{ErrorKind, NoProgress};
+use hako_formats::OpenOptions;
+use hako_vm::{ExportTarget, ImportRequest, ImportSource, list_import};
 
 use crate::world::{MIB, World, content, contents, peer};
 
 /// A request for what comes through a pipe, into which these bytes are sent.
-fn through_a_pipe(world: &World, bytes: Vec<u8>) -> ImportRequest {
+pub fn through_a_pipe(world: &World, bytes: Vec<u8>) -> ImportRequest {
     let (reader, mut writer) = std::io::pipe().unwrap();
     // Who receives may give up before the end.
     std::thread::spawn(move || drop(writer.write_all(&bytes)));
@@ -132,4 +135,35 @@ fn damage_and_cuts_anywhere_are_found() {
             .to_string()
             .contains("no OVA")
     );
+}
+
+#[test]
+fn a_package_in_a_gzip_is_unpacked_on_its_way() {
+    let world = exported();
+    let Some(bytes) = tar(&world, &["web.ovf", "web.mf", DISKS[0], DISKS[1]]) else {
+        return;
+    };
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(&bytes).unwrap();
+    let packed = encoder.finish().unwrap();
+    let path = world.path("web.ova.gz");
+    std::fs::write(&path, &packed).unwrap();
+    let cut = through_a_pipe(&world, packed[..packed.len() / 2].to_vec());
+    assert_eq!(world.refused(cut).kind(), ErrorKind::Corrupt);
+    let mut damaged = packed.clone();
+    damaged[packed.len() / 2] ^= 1;
+    let error = world.refused(through_a_pipe(&world, damaged));
+    let is_found = matches!(error.kind(), ErrorKind::Mismatch | ErrorKind::Corrupt);
+    assert!(is_found, "{error}");
+    let source = ImportSource::Path(path.clone());
+    let folder = world.path("");
+    let open = OpenOptions::default();
+    let listing = list_import(source, &open, &folder, &NoProgress, &world.cancel).unwrap();
+    assert_eq!((listing.disks.len(), listing.has_manifest), (2, true));
+    let mut through = through_a_pipe(&world, packed);
+    through.name = Some("piped".to_owned());
+    for request in [world.import_request(&path, "web"), through] {
+        let report = world.import_by(request).unwrap();
+        assert!(report.verified && contents(&report.vmx) == disks());
+    }
 }
