@@ -18,6 +18,7 @@ pub mod ova;
 pub mod ovf;
 pub mod suspended;
 pub mod vmsd;
+pub mod vmsn;
 pub mod vmx;
 mod xml_text;
 
