@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::image::check_range;
 use crate::{BlockImage, Error, Extent, ExtentKind, ImageInfo, Result};
 
-/// Most layers a chain may have.
-pub const MAX_LAYERS: usize = 32;
+/// Most layers a chain may have: a base with as many overlays as VMware runs, 255.
+pub const MAX_LAYERS: usize = 256;
 
 /// Writers of different units must rarely meet; more stripes than threads is enough.
 const N_STRIPES: u64 = 64;
