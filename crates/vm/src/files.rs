@@ -77,7 +77,9 @@ impl Vm {
             let dictionary = Dictionary::parse(&bytes)?;
             let files = dictionary.entries().filter(|(key, _)| {
                 let key = key.to_ascii_lowercase();
-                key.starts_with("snapshot") && key.ends_with(".filename") && !key.contains(".disk")
+                let is_state = key.starts_with("snapshot") && key.ends_with(".filename");
+                let is_config = key.starts_with("hako.uid") && key.ends_with(".config");
+                is_state && !key.contains(".disk") || is_config
             });
             names.extend(files.map(|(_, value)| value));
         }
@@ -182,10 +184,16 @@ impl Vm {
     }
 }
 
-/// Returns the one file in a folder with this extension, in any case. `None`: there is none.
+/// Returns the one file in a folder with this extension, in any case. `None`: there is none. What
+/// a snapshot keeps of a machine's configuration does not count.
 pub(crate) fn the_one(folder: &Path, extension: &str) -> Result<Option<PathBuf>> {
-    let names = file_names(folder)?.into_iter();
-    let mut paths = names.map(|name| folder.join(name)).filter(|path| {
+    let names = file_names(folder)?;
+    let is_kept = |name: &OsStr| {
+        let machine = name.to_str().and_then(machine_of_config);
+        machine.is_some_and(|machine| names.contains(&machine.into()))
+    };
+    let others = names.iter().filter(|name| !is_kept(name));
+    let mut paths = others.map(|name| folder.join(name)).filter(|path| {
         path.extension()
             .is_some_and(|found| found.eq_ignore_ascii_case(extension))
     });
@@ -195,6 +203,14 @@ pub(crate) fn the_one(folder: &Path, extension: &str) -> Result<Option<PathBuf>>
             .in_file(folder)
             .hint("give the path of the one you mean")),
     }
+}
+
+/// Returns the .vmx of the machine of which a file is what a snapshot keeps of the configuration:
+/// `web.vmx` of `web-Snapshot3.vmx`.
+pub(crate) fn machine_of_config(name: &str) -> Option<String> {
+    let (machine, number) = name.strip_suffix(".vmx")?.rsplit_once("-Snapshot")?;
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| format!("{machine}.vmx"))
 }
 
 fn parent_of(layer: &OpenedLayer, options: &OpenOptions) -> Option<(hako_block::Opened, String)> {

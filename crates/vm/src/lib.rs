@@ -29,6 +29,7 @@ mod seed;
 mod set;
 mod snapshot;
 mod state;
+mod time;
 mod users;
 mod vm;
 mod workshop;
@@ -53,8 +54,11 @@ pub use list::{Listed, list, register, unregister, vmx_in};
 pub use rename::{RenameReport, rename, rename_for_people};
 pub use set::{CdChange, CpuChange, SetReport, SetRequest, ShareChange, set};
 pub use snapshot::{
-    Consolidation, Doomed, ImageMerge, Recovered, SnapshotDeletion, Verb, find as find_snapshot,
+    Consolidation, Doomed, ImageMerge, ListedSnapshot, LostDisk, Recovered, Reversal, RevertReport,
+    SnapshotDeletion, SnapshotList, SnapshotReport, SnapshotRequest, Verb, create_snapshot,
+    find as find_snapshot, list_snapshots,
 };
 pub use state::State;
+pub use time::utc;
 pub use users::refuse_clones;
 pub use vm::Vm;

@@ -5,16 +5,21 @@ use hako_formats::{CreateOptions, OpenedLayer, format_named};
 
 use crate::copy::Shape;
 
-/// Returns what an empty overlay on `parent` is to be. VMDK gets a delta in as many files as the
-/// parent's kind has, qcow2, VHDX and VHD their own kind of overlay; what has none, or is seldom
-/// understood with one (VDI), gets a qcow2 on it.
+/// The largest disk of which a VMDK overlay is one file: that must stay below 2 TiB when it is
+/// full, tables included.
+const ONE_FILE_BYTES: u64 = (2 << 40) - (1 << 30);
+
+/// Returns what an empty overlay on `parent` is to be. VMDK gets a delta, in one file whatever the
+/// parent has, for that is made in no time; only beyond 2 TiB it must be split. qcow2, VHDX and VHD
+/// get their own kind of overlay; what has none, or is seldom understood with one (VDI), gets a
+/// qcow2 on it.
 ///
 /// Errors: [`hako_block::ErrorKind::Unsupported`] for ESXi's own deltas.
 pub(crate) fn overlay_on(parent: &OpenedLayer) -> Result<Shape> {
     let info = parent.image.info();
     let kind = info.subformat.as_deref().unwrap_or_default();
     let (format, subformat) = match parent.format.name() {
-        "vmdk" => ("vmdk", Some(delta_of(kind)?)),
+        "vmdk" => ("vmdk", Some(delta_of(kind, info.virtual_size)?)),
         name @ ("vhd" | "vhdx") => (name, Some("differencing")),
         _ => ("qcow2", None),
     };
@@ -27,14 +32,14 @@ pub(crate) fn overlay_on(parent: &OpenedLayer) -> Result<Shape> {
     })
 }
 
-/// Returns the variant of a delta on a VMDK of this variant.
-fn delta_of(kind: &str) -> Result<&'static str> {
+/// Returns the variant of a delta on a VMDK of this variant and size.
+fn delta_of(kind: &str, virtual_size: u64) -> Result<&'static str> {
     match kind {
-        "twoGbMaxExtentSparse" | "twoGbMaxExtentFlat" => Ok("twoGbMaxExtentSparse"),
         "vmfsSparse" | "seSparse" => Err(Error::unsupported(format!(
             "is {kind}: what ESXi puts on it cannot be made here"
         ))
         .hint("make a machine of your own of it: hako vm clone, or hako vm import")),
+        _ if virtual_size > ONE_FILE_BYTES => Ok("twoGbMaxExtentSparse"),
         _ => Ok("monolithicSparse"),
     }
 }

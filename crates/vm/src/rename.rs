@@ -13,6 +13,7 @@
 //! 6. the inventory
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use hako_block::gate::{file_names, replace_file, sync_folder_of};
@@ -22,6 +23,7 @@ use hako_formats::OpenOptions;
 use hako_formats::dictionary::Dictionary;
 
 use crate::check::check_name;
+use crate::files::machine_of_config;
 use crate::references::{references, vmxf_of};
 use crate::users::{file_id, other_user};
 use crate::vm::read_text;
@@ -162,8 +164,10 @@ impl Renaming {
         }
         let names = file_names(old)?;
         for name in &names {
+            let config_of = name.to_str().and_then(machine_of_config);
             let is_other = Path::new(name).extension() == Some("vmx".as_ref())
-                && vm.path().file_name() != Some(name);
+                && vm.path().file_name() != Some(name)
+                && vm.path().file_name() != config_of.as_deref().map(OsStr::new);
             if is_other {
                 return Err(Error::invalid("another machine is in the same folder")
                     .in_file(old.join(name))

@@ -12,6 +12,7 @@ use hako_formats::ova::Ova;
 use crate::Vm;
 use crate::export::portable_stem;
 use crate::import::Package;
+use crate::time::utc;
 
 /// How the time is written: `-2026-11-22T093000Z`.
 const TIME_PATTERN: &str = "-dddd-dd-ddTddddddZ";
@@ -146,29 +147,8 @@ impl Generations {
 
 /// Writes a time, in seconds since 1970, in UTC.
 fn time_text(time: u64) -> String {
-    let (days, seconds) = (time / 86_400, time % 86_400);
-    let (year, month, day) = date(days);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let [year, month, day, hour, minute, second] = utc(time);
     format!("-{year:04}-{month:02}-{day:02}T{hour:02}{minute:02}{second:02}Z")
-}
-
-/// Returns year, month and day of a day since 1970-01-01 in the Gregorian calendar, counted in
-/// years that begin with March and eras of 400 years.
-fn date(days: u64) -> (u64, u64, u64) {
-    const DAYS_OF_ERA: u64 = 146_097;
-    /// Days from 0000-03-01 to 1970-01-01.
-    const DAYS_TO_1970: u64 = 719_468;
-    let days = days + DAYS_TO_1970;
-    let (era, day) = (days / DAYS_OF_ERA, days % DAYS_OF_ERA);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day_of_month = day_of_year - (153 * month + 2) / 5 + 1;
-    let year = era * 400 + year;
-    match month {
-        0..10 => (year, month + 3, day_of_month),
-        _ => (year + 1, month - 9, day_of_month),
-    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,19 @@
-//! Which snapshot the user means.
+//! Which snapshot the user means: its name, the names on the way to it, or its number (uid).
 
 use hako_block::{Error, ErrorKind, Result};
 use hako_formats::vmsd::Snapshot;
 
+/// What says that the number alone is meant.
+pub(super) const UID: &str = "uid:";
+
 /// Returns the snapshot that the user called so: by its name, by the names on the way to it
-/// (`clean/patched`), or by its uid. Errors: [`ErrorKind::NotFound`]; [`ErrorKind::Invalid`] for
+/// (`clean/patched`), or by its uid; by `uid:3` if that alone is meant. Errors: [`ErrorKind::NotFound`]; [`ErrorKind::Invalid`] for
 /// what several are called.
 pub fn find<'a>(snapshots: &'a [Snapshot], what: &str) -> Result<&'a Snapshot> {
-    let uid: Option<u32> = what.parse().ok();
+    let number = what.strip_prefix(UID);
+    let uid: Option<u32> = number.unwrap_or(what).parse().ok();
     let is_meant = |snapshot: &&Snapshot| {
-        snapshot.name == what
+        (snapshot.name == what && number.is_none())
             || Some(snapshot.uid) == uid
             || (what.contains('/') && path_of(snapshots, snapshot).ends_with_path(what))
     };
@@ -23,7 +27,7 @@ pub fn find<'a>(snapshots: &'a [Snapshot], what: &str) -> Result<&'a Snapshot> {
         several => {
             let all = several
                 .iter()
-                .map(|one| format!("{} ({})", one.uid, path_of(snapshots, one).0));
+                .map(|one| format!("{UID}{} ({})", one.uid, path_of(snapshots, one).0));
             let all: Vec<String> = all.collect();
             let what = format!("{what:?} is what {} snapshots are called", several.len());
             Err(Error::invalid(what).hint(format!(
@@ -32,6 +36,12 @@ pub fn find<'a>(snapshots: &'a [Snapshot], what: &str) -> Result<&'a Snapshot> {
             )))
         }
     }
+}
+
+/// Returns the names on the way to each snapshot, with `/` between; by their place in the list.
+pub(super) fn paths(snapshots: &[Snapshot]) -> Vec<String> {
+    let paths = snapshots.iter().map(|one| path_of(snapshots, one).0);
+    paths.collect()
 }
 
 /// The names from the first snapshot to one, with `/` between.
@@ -94,6 +104,7 @@ mod tests {
     fn snapshots_are_found_by_name_uid_and_path() {
         assert_eq!(found("clean"), Ok(1));
         assert_eq!(found("6"), Ok(6));
+        assert_eq!(found("uid:4"), Ok(4));
         assert_eq!(found("clean/patched"), Ok(4));
         assert_eq!(found("tried/patched"), Ok(6));
         assert_eq!(found("clean/tried/patched"), Ok(6));
@@ -107,7 +118,15 @@ mod tests {
         for what in ["patched", "4"] {
             assert_eq!(found(what), Err(ErrorKind::Invalid), "{what}");
         }
-        for what in ["", "lean/patched", "clean/", "9", "clean/a"] {
+        for what in [
+            "",
+            "uid:9",
+            "uid:",
+            "lean/patched",
+            "clean/",
+            "9",
+            "clean/a",
+        ] {
             assert_eq!(found(what), Err(ErrorKind::NotFound), "{what}");
         }
     }

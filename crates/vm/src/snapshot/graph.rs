@@ -16,6 +16,7 @@ use hako_formats::{
 };
 
 use super::plan::{TreeImage, Use};
+use crate::files::machine_of_config;
 use crate::users::file_id;
 use crate::{Home, Inventory, Vm};
 
@@ -221,14 +222,8 @@ fn is_independent(mode: DiskMode) -> bool {
 
 /// Returns whether a .vmx is what a snapshot keeps of the configuration: `web-Snapshot3.vmx`.
 pub(crate) fn is_kept_configuration(path: &Path, stem: &str) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let name = name.strip_suffix(".vmx").unwrap_or_default();
-    let number = name
-        .strip_prefix(stem)
-        .and_then(|rest| rest.strip_prefix("-Snapshot"));
-    number.is_some_and(|number| {
-        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
-    })
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.and_then(machine_of_config) == Some(format!("{stem}.vmx"))
 }
 
 /// Returns whether a file is called as snapshots call their overlays: `web-000001.vmdk`.

@@ -182,6 +182,15 @@ impl Journal {
         replace_file(&path, &text.to_bytes())
     }
 
+    /// Writes it, and then makes the new files by `make`; if that fails, takes them away again.
+    pub(crate) fn begin(&self, vm: &mut Vm, make: impl FnOnce(&Vm) -> Result<()>) -> Result<()> {
+        self.write(vm)?;
+        make(vm).inspect_err(|_| {
+            // What it failed with counts; what is left is undone by the next run.
+            let _ = self.undo(vm);
+        })
+    }
+
     /// Does what is left of it, and removes it. Returns what the user should know. Errors:
     /// [`hako_block::ErrorKind::Invalid`] if somebody else has changed the machine's texts
     /// meanwhile; nothing is touched then.
@@ -301,12 +310,7 @@ impl Journal {
     fn switch(&self, vm: &mut Vm) -> Result<()> {
         for change in &self.disks {
             if let Some(image) = &change.new {
-                vm.vmx.set_drive_file(change.node, &image.file)?;
-                let key = format!("hako.{}.format", change.node);
-                match image.format_in_text() {
-                    Some(format) => vm.vmx.set(&key, format)?,
-                    None => drop(vm.vmx.remove(&key)?),
-                }
+                image.name_in(&mut vm.vmx, change.node)?;
             }
         }
         match self.disks.is_empty() {

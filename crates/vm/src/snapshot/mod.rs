@@ -6,25 +6,31 @@
 
 mod consolidate;
 mod cost;
+mod create;
 mod delete;
 mod find;
 mod graph;
-#[allow(dead_code)]
+mod hardware;
 mod journal;
-#[allow(dead_code)]
+mod list;
 mod name;
+mod overlay;
 mod plan;
+mod revert;
+mod state;
 #[cfg(test)]
 mod testing;
 mod text;
 mod tidy;
 
 pub use consolidate::Consolidation;
+pub use create::{SnapshotReport, SnapshotRequest, create_snapshot};
 pub use delete::{Doomed, SnapshotDeletion};
 pub use find::find;
-pub use tidy::ImageMerge;
-
 pub use journal::{Recovered, Verb};
+pub use list::{ListedSnapshot, SnapshotList, list_snapshots};
+pub use revert::{LostDisk, Reversal, RevertReport};
+pub use tidy::ImageMerge;
 
 use hako_block::Result;
 use hako_formats::Task;
@@ -41,7 +47,6 @@ impl Vm {
 
     /// Holds the machine for a change of its snapshots; what a cut run had begun is completed or
     /// undone first. Errors: those of [`Vm::hold`].
-    #[allow(dead_code)]
     pub(crate) fn hold_for_snapshots(
         &mut self,
         task: Task<'_>,

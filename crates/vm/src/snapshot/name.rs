@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use hako_block::{Access, Result};
 use hako_disk::Subject;
 use hako_formats::OpenOptions;
-use hako_formats::machine::DiskMedium;
+use hako_formats::machine::{DiskMedium, Node};
+use hako_formats::vmx::Vmx;
 
 use crate::Vm;
 
@@ -31,6 +32,16 @@ impl ImageName {
     /// Returns the format as texts say it: nothing for a VMDK.
     pub(crate) fn format_in_text(&self) -> Option<&str> {
         Some(self.format.as_str()).filter(|format| *format != "vmdk")
+    }
+
+    /// Makes a text name it for the disk at a node.
+    pub(crate) fn name_in(&self, vmx: &mut Vmx, node: Node) -> Result<()> {
+        vmx.set_drive_file(node, &self.file)?;
+        let key = format!("hako.{node}.format");
+        match self.format_in_text() {
+            Some(format) => vmx.set(&key, format),
+            None => vmx.remove(&key).map(drop),
+        }
     }
 
     /// Returns the path of its main file, which the machine's gate lets through.
