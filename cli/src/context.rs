@@ -68,6 +68,17 @@ impl Context {
         said.unwrap_or_else(|| clock().map_or(0, |since| since.as_secs()))
     }
 
+    /// Returns the time in microseconds since 1970: the clock's, or what `$SOURCE_DATE_EPOCH` says.
+    pub fn time_us(&self) -> u64 {
+        const SECOND: u64 = 1_000_000;
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH);
+        let micros = clock.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(0));
+        match self.time() {
+            second if second == micros / SECOND => micros,
+            second => second.saturating_mul(SECOND),
+        }
+    }
+
     /// Says how work ended: with -v, or to a person on a terminal, so that cron stays silent.
     pub fn summary(&self, text: &str) {
         if self.json {

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     let ended = match &cli.command {
         Command::Disk(disk) => disk.run(&context),
         Command::Vm(vm) => vm.run(&context),
-        Command::Snapshot(vm) => vm.run(&context),
+        Command::Snapshot(snapshot) => snapshot.run(&context),
         Command::Backup(backup) => backup.run(&context),
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),

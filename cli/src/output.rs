@@ -153,6 +153,29 @@ pub fn printable(text: &str) -> String {
     out
 }
 
+/// Prints rows below a heading, columns as wide as they must be; nothing if there is no row.
+pub fn print_table<const N: usize>(
+    out: &mut Out,
+    heading: &[&str; N],
+    rows: &[[String; N]],
+) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let heading = heading.map(str::to_owned);
+    let all: Vec<&[String; N]> = std::iter::once(&heading).chain(rows).collect();
+    let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..N).filter_map(width).collect();
+    for row in all {
+        let cells = row.iter().zip(&widths);
+        let line: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
+        out.line(line.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -88,8 +88,17 @@ _hako() {
             hako__subcmd__snapshot,consolidate)
                 cmd="hako__subcmd__snapshot__subcmd__consolidate"
                 ;;
+            hako__subcmd__snapshot,create)
+                cmd="hako__subcmd__snapshot__subcmd__create"
+                ;;
             hako__subcmd__snapshot,delete)
                 cmd="hako__subcmd__snapshot__subcmd__delete"
+                ;;
+            hako__subcmd__snapshot,list)
+                cmd="hako__subcmd__snapshot__subcmd__list"
+                ;;
+            hako__subcmd__snapshot,revert)
+                cmd="hako__subcmd__snapshot__subcmd__revert"
                 ;;
             hako__subcmd__vm,clone)
                 cmd="hako__subcmd__vm__subcmd__clone"
@@ -1073,7 +1082,7 @@ _hako() {
             return 0
             ;;
         hako__subcmd__snapshot)
-            opts="-q -v -h --json --quiet --verbose --progress --help delete consolidate"
+            opts="-q -v -h --json --quiet --verbose --progress --help create list revert delete consolidate"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1108,8 +1117,66 @@ _hako() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        hako__subcmd__snapshot__subcmd__create)
+            opts="-q -v -h --description --json --quiet --verbose --progress --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --description)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         hako__subcmd__snapshot__subcmd__delete)
             opts="-q -v -h --children --all --yes --json --quiet --verbose --progress --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hako__subcmd__snapshot__subcmd__list)
+            opts="-q -v -h --tree --json --quiet --verbose --progress --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hako__subcmd__snapshot__subcmd__revert)
+            opts="-q -v -h --yes --save-first --discard-memory --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

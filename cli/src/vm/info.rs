@@ -109,6 +109,7 @@ fn vm_json(
     value["snapshots"] = snapshots(list).iter().map(snapshot_json).collect();
     value["current_snapshot"] = json!(list.and_then(Vmsd::current));
     value["needs_consolidation"] = list.is_some_and(Vmsd::needs_consolidation).into();
+    value["pending"] = json!(pending(vm));
     value["oddities"] = json!(oddities(vm, vmsd));
     value
 }
@@ -168,12 +169,21 @@ fn state_reason(state: &State) -> Option<&str> {
     }
 }
 
+/// Returns the snapshot verb that was cut off; what cannot be told is among the oddities.
+fn pending(vm: &Vm) -> Option<&'static str> {
+    let pending = vm.pending().ok().flatten();
+    pending.map(|verb| verb.name())
+}
+
 fn oddities(vm: &Vm, vmsd: &Result<Option<Vmsd>>) -> Vec<String> {
     let mut oddities = vm.vmx.oddities().to_vec();
     match vmsd {
         Ok(Some(list)) => oddities.extend_from_slice(list.oddities()),
         Ok(None) => (),
         Err(error) => oddities.push(error.to_string()),
+    }
+    if let Err(error) = vm.pending() {
+        oddities.push(error.to_string());
     }
     oddities
 }
@@ -236,6 +246,14 @@ fn vm_text(
             "snapshot",
             format!("{} {}{current}", snapshot.uid, snapshot.name),
         );
+    }
+    if list.is_some_and(Vmsd::needs_consolidation) {
+        let what = "files of deleted snapshots are still to be merged: hako snapshot consolidate";
+        row("snapshots", what.to_owned());
+    }
+    if let Some(verb) = pending(vm) {
+        let what = format!("a {verb} was cut off: hako snapshot doctor VM --repair");
+        row("snapshots", what);
     }
     for line in machine.annotation.lines() {
         row("note", line.to_owned());

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::home::home;
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::output::{Out, printable};
+use crate::output::{Out, print_table, printable};
 use crate::size;
 
 const EXAMPLES: &str = "\
@@ -76,27 +76,4 @@ fn row_text(listed: &Listed) -> [String; 5] {
         or_dash(machine.map(|machine| size::human(machine.memory_bytes))),
         printable(&listed.vmx.to_string_lossy()),
     ]
-}
-
-/// Prints rows below a heading, columns as wide as they must be; nothing if there is no row.
-fn print_table<const N: usize>(
-    out: &mut Out,
-    heading: &[&str; N],
-    rows: &[[String; N]],
-) -> Result<()> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let heading = heading.map(str::to_owned);
-    let all: Vec<&[String; N]> = std::iter::once(&heading).chain(rows).collect();
-    let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..N).filter_map(width).collect();
-    for row in all {
-        let cells = row.iter().zip(&widths);
-        let line: Vec<String> = cells
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
-        out.line(line.join("  ").trim_end())?;
-    }
-    Ok(())
 }

@@ -44,6 +44,28 @@ impl Vms {
         assert!(run.stderr.contains(text), "{args:?}: {}", run.stderr);
     }
 
+    /// Runs `hako snapshot …`.
+    pub fn run_snapshot(&self, args: &[&str]) -> Run {
+        let mut command = self.world.command();
+        command.arg("snapshot").args(args).output().unwrap().into()
+    }
+
+    /// Runs `hako snapshot … --json`, which must succeed in silence.
+    #[track_caller]
+    pub fn snapshot(&self, args: &[&str]) -> Value {
+        let run = self.run_snapshot(&[args, &["--json"]].concat());
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{args:?}");
+        serde_json::from_str(&run.stdout).unwrap()
+    }
+
+    /// Runs `hako snapshot …`, which must fail so.
+    #[track_caller]
+    pub fn snapshot_fails(&self, args: &[&str], code: i32, text: &str) {
+        let run = self.run_snapshot(args);
+        assert_eq!(run.code, code, "{args:?}: {}", run.stderr);
+        assert!(run.stderr.contains(text), "{args:?}: {}", run.stderr);
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.world.path("home/vms").join(name)
     }
