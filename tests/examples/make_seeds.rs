@@ -33,6 +33,7 @@ fn main() {
     }
     write(&seeds.join("vmsd"), "tree", VMSD.as_bytes());
     write(&seeds.join("vmsd"), "empty", b"");
+    write(&seeds.join("vmsn"), "state", &vmsn());
     for (name, text) in envelopes() {
         write(&seeds.join("ovf"), name, text.as_bytes());
     }
@@ -284,6 +285,38 @@ const VMSD: &str = ".encoding = \"UTF-8\"\nsnapshot.lastUID = \"12\"\nsnapshot.c
     snapshot0.createTimeLow = \"-938781285\"\nsnapshot0.numDisks = \"1\"\n\
     snapshot0.disk0.fileName = \"web.vmdk\"\nsnapshot0.disk0.node = \"scsi0:0\"\n\
     snapshot.numSnapshots = \"2\"\nsnapshot10.uid = \"12\"\nsnapshot10.parent = \"1\"\n";
+
+/// A state with a configuration and memory's first item.
+fn vmsn() -> Vec<u8> {
+    let tag = |name: &str, n_indices: u16, size: u16| {
+        let tag = (name.len() as u16) << 8 | n_indices << 6 | size;
+        [&tag.to_le_bytes(), name.as_bytes()].concat()
+    };
+    let config = b"displayName = \"web\"\n";
+    let mut snapshot = tag("snapshotVersion", 1, 4);
+    snapshot.extend([0, 0, 0, 0, 1, 0, 0, 0]);
+    snapshot.extend(tag("cfgFile", 0, 63));
+    snapshot.extend((config.len() as u64).to_le_bytes().repeat(2));
+    snapshot.extend([3, 0, 0, 0, 0]);
+    snapshot.extend(config);
+    snapshot.extend([0, 0]);
+    let mut memory = tag("regionsCount", 0, 4);
+    memory.extend([0; 6]);
+    let mut bytes = 0xbed2_bed2_u32.to_le_bytes().to_vec();
+    bytes.extend([8, 0, 0, 0, 2, 0, 0, 0]);
+    let mut offset = bytes.len() + 2 * 80;
+    for (name, items) in [("Snapshot", &snapshot), ("memory", &memory)] {
+        let mut name = name.as_bytes().to_vec();
+        name.resize(64, 0);
+        bytes.extend(name);
+        bytes.extend((offset as u64).to_le_bytes());
+        bytes.extend((items.len() as u64).to_le_bytes());
+        offset += items.len();
+    }
+    bytes.extend(snapshot);
+    bytes.extend(memory);
+    bytes
+}
 
 /// A dynamic or differencing VHD with blocks of 4 KiB, smaller than any that hako makes: footer,
 /// header, table of 16 entries, the name of a parent, two blocks, footer.

@@ -15,6 +15,7 @@ use hako_formats::libvirt;
 use hako_formats::ova::Ova;
 use hako_formats::ovf::units::{self, Base};
 use hako_formats::ovf::{self, Choices, Envelope, Manifest, WrittenDisk};
+use hako_formats::vmsn::Vmsn;
 use hako_formats::{DiskFormat, OpenArgs, Repair, Settings, Task, format_named};
 use hako_nbd::{Export, Limits, Server, Socket};
 
@@ -79,6 +80,10 @@ pub const TARGETS: &[Target] = &[
         body: vmsd,
     },
     Target {
+        name: "vmsn",
+        body: vmsn,
+    },
+    Target {
         name: "ovf",
         body: ovf,
     },
@@ -118,6 +123,11 @@ pub fn ova(bytes: &[u8]) {
             .expect("it was found there");
     }
     let _ = (ova.manifest(), ova.member("disk.vmdk").is_ok());
+}
+
+/// The state of a machine, as VMware's products keep it.
+pub fn vmsn(bytes: &[u8]) {
+    let _ = Vmsn::read(&MemoryStorage::new("vmsn", bytes.to_vec()));
 }
 
 /// One file that claims to be a VMDK with its descriptor inside: monolithicSparse, streamOptimized.

@@ -3,7 +3,7 @@
 
 use hako_formats::dictionary::Dictionary;
 use hako_formats::machine::{Bus, Cpu, DiskMedium, Drive, Firmware, Mac, Medium, Network, Nic};
-use hako_formats::vmsd::Vmsd;
+use hako_formats::vmsd::{Snapshot, Vmsd};
 use hako_formats::vmx::{Encryption, Vmx};
 
 /// A change of a VMX.
@@ -101,6 +101,41 @@ pub fn vmsd(bytes: &[u8]) {
     let _ = (vmsd.current(), vmsd.last_uid(), vmsd.needs_consolidation());
     if vmsd.dictionary_mut().set("snapshot.current", "1").is_ok() {
         assert!(vmsd.current() == Some(1) && vmsd.snapshots() == snapshots);
+    }
+    add_and_remove(vmsd);
+}
+
+/// Adds a snapshot to a list and removes it: the others are what they were, but for their numbers.
+fn add_and_remove(mut vmsd: Vmsd) {
+    let known = |vmsd: &Vmsd| -> Vec<(u32, String)> {
+        let snapshots = vmsd.snapshots().into_iter();
+        snapshots.map(|one| (one.uid, one.name)).collect()
+    };
+    let before = known(&vmsd);
+    let Ok(uid) = vmsd.next_uid() else { return };
+    let snapshot = Snapshot {
+        index: 0,
+        uid,
+        parent: vmsd.current(),
+        name: "new".to_owned(),
+        description: String::new(),
+        created_us: Some(1),
+        state_file: None,
+        config: Some("new.vmx".to_owned()),
+        disks: Vec::new(),
+    };
+    if vmsd.add(&snapshot).is_err() {
+        return;
+    }
+    let read = Vmsd::parse(&vmsd.to_bytes()).expect("our own text is read");
+    assert!(read.current() == Some(uid) && read.last_uid() == Some(uid));
+    assert!(
+        read.snapshots()
+            .iter()
+            .any(|one| one.uid == uid && one.name == "new")
+    );
+    if vmsd.remove(&[uid].into()).is_ok() {
+        assert_eq!(known(&vmsd), before);
     }
 }
 
