@@ -28,6 +28,6 @@ pub use disk::{
     format_named,
 };
 pub use open::{
-    OpenOptions, OpenedChain, OpenedLayer, descriptor_name, detect, find_parent, open_chain,
+    OpenOptions, OpenedChain, OpenedLayer, descriptor_name, detect, find_parent, fits, open_chain,
     open_chain_of, open_file, open_layer,
 };

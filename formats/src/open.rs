@@ -337,7 +337,7 @@ fn info_of_neighbour(
 }
 
 /// Returns whether a parent's content is what the overlay was made on, as far as it says.
-fn fits(link: &ParentLink, parent: &ImageInfo) -> bool {
+pub fn fits(link: &ParentLink, parent: &ImageInfo) -> bool {
     let found = parent.content_id;
     link.content_id.is_none()
         || link.content_id == found

@@ -94,6 +94,9 @@ _hako() {
             hako__subcmd__snapshot,delete)
                 cmd="hako__subcmd__snapshot__subcmd__delete"
                 ;;
+            hako__subcmd__snapshot,doctor)
+                cmd="hako__subcmd__snapshot__subcmd__doctor"
+                ;;
             hako__subcmd__snapshot,list)
                 cmd="hako__subcmd__snapshot__subcmd__list"
                 ;;
@@ -1082,7 +1085,7 @@ _hako() {
             return 0
             ;;
         hako__subcmd__snapshot)
-            opts="-q -v -h --json --quiet --verbose --progress --help create list revert delete consolidate"
+            opts="-q -v -h --json --quiet --verbose --progress --help create list revert delete consolidate doctor"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1141,6 +1144,24 @@ _hako() {
             ;;
         hako__subcmd__snapshot__subcmd__delete)
             opts="-q -v -h --children --all --yes --json --quiet --verbose --progress --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hako__subcmd__snapshot__subcmd__doctor)
+            opts="-q -v -h --repair --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -3,6 +3,7 @@
 mod consolidate;
 mod create;
 mod delete;
+mod doctor;
 mod list;
 mod revert;
 
@@ -36,6 +37,7 @@ pub enum Snapshot {
     Revert(revert::Revert),
     Delete(delete::Delete),
     Consolidate(consolidate::Consolidate),
+    Doctor(doctor::Doctor),
 }
 
 impl Snapshot {
@@ -47,6 +49,7 @@ impl Snapshot {
             Snapshot::Revert(verb) => verb.run(context),
             Snapshot::Delete(verb) => verb.run(context),
             Snapshot::Consolidate(verb) => verb.run(context),
+            Snapshot::Doctor(verb) => verb.run(context),
         }
     }
 }

@@ -54,9 +54,10 @@ pub use list::{Listed, list, register, unregister, vmx_in};
 pub use rename::{RenameReport, rename, rename_for_people};
 pub use set::{CdChange, CpuChange, SetReport, SetRequest, ShareChange, set};
 pub use snapshot::{
-    Consolidation, Doomed, ImageMerge, ListedSnapshot, LostDisk, Recovered, Reversal, RevertReport,
-    SnapshotDeletion, SnapshotList, SnapshotReport, SnapshotRequest, Verb, create_snapshot,
-    find as find_snapshot, list_snapshots,
+    Consolidation, Doomed, Finding, ImageMerge, ListedSnapshot, LostDisk, Recovered, Reversal,
+    RevertReport, SnapshotDeletion, SnapshotList, SnapshotReport, SnapshotRequest, Treatment,
+    Trouble, Verb, create_snapshot, examine_snapshots, find as find_snapshot, list_snapshots,
+    repair_snapshots,
 };
 pub use state::State;
 pub use time::utc;

@@ -29,7 +29,7 @@ impl Consolidation {
         let mut vmsd = vm.vmsd()?;
         let snapshots = vmsd.as_ref().map(Vmsd::snapshots).unwrap_or_default();
         let graph = Graph::of(home, &vm, &snapshots)?;
-        graph.refuse_unknown(&[])?;
+        graph.refuse_unknown(&vm, &[])?;
         let tree = graph.tree(&[]);
         let tidying = Tidying::of(&vm, &graph, &plan(&tree, graph.shown()))?;
         if let Some(vmsd) = &mut vmsd {

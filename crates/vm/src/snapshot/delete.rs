@@ -46,6 +46,11 @@ impl SnapshotDeletion {
         let Some(mut vmsd) = vm.vmsd()? else {
             return Err(no_snapshots(&vm));
         };
+        if vmsd.is_encrypted() {
+            return Err(Error::unsupported("the list of snapshots is encrypted")
+                .in_file(vm.vmsd_path())
+                .hint("remove the encryption with the product that encrypted it"));
+        }
         let all = vmsd.snapshots();
         let snapshots = chosen(&all, doomed).map_err(|error| error.in_file(vm.path()))?;
         if snapshots.is_empty() {
@@ -54,7 +59,7 @@ impl SnapshotDeletion {
         let uids: Vec<u32> = snapshots.iter().map(|snapshot| snapshot.uid).collect();
         vm.refuse_unlisted_clones(home, Some(&uids))?;
         let graph = Graph::of(home, &vm, &all)?;
-        graph.refuse_unknown(&uids)?;
+        graph.refuse_unknown(&vm, &uids)?;
         let tree = graph.tree(&uids);
         let held_images = (0..tree.len()).filter(|index| tree[*index].was_held);
         let tidying = Tidying::of(&vm, &graph, &plan(&tree, held_images))?;

@@ -3,22 +3,22 @@
 //! It is read without locks and whatever is broken: a parent that is missing, or another one than
 //! the overlay was made on, is told and not an error. Nothing is changed here.
 
-use std::collections::HashMap;
+mod search;
+#[cfg(test)]
+mod tests;
+
 use std::path::{Path, PathBuf};
 
-use hako_block::gate::file_names;
-use hako_block::{Access, Error, ErrorKind, FileId, Gate, ImageInfo, Opened, Resolver, Result};
-use hako_formats::machine::{DiskMedium, DiskMode, Node};
+use hako_block::{Error, ErrorKind, ImageInfo, Result};
+use hako_formats::machine::{DiskMode, Node};
 use hako_formats::vmsd::Snapshot;
-use hako_formats::{
-    DiskFormat, OpenOptions, OpenedLayer, descriptor_name, detect, find_parent, format_named,
-    open_layer,
-};
+use hako_formats::vmx::Encryption;
 
+use super::overlay::numbered;
 use super::plan::{TreeImage, Use};
 use crate::files::machine_of_config;
-use crate::users::file_id;
-use crate::{Home, Inventory, Vm};
+use crate::{Home, Vm};
+use search::Search;
 
 /// A machine's image files and what refers to them.
 pub(crate) struct Graph {
@@ -55,7 +55,6 @@ pub(crate) enum Below {
     /// An image, by its place in the graph.
     Image(usize),
     /// A parent that is not found, or may not be opened.
-    #[allow(dead_code)] // For the doctor, who follows.
     Lost(Error),
 }
 
@@ -88,6 +87,8 @@ pub(crate) enum Holder {
     },
     /// Another machine, of that name.
     Machine(String),
+    /// Something in the machine's texts that is not understood, or switched off.
+    Unread,
 }
 
 impl Graph {
@@ -111,6 +112,7 @@ impl Graph {
                 search.refer(by, &disk.medium());
             }
         }
+        search.refer_by_whatever_else()?;
         search.look_around()?;
         for (uid, clone) in vm.unlisted_clones(home)? {
             let snapshot = snapshots.iter().find(|snapshot| snapshot.uid == uid);
@@ -136,16 +138,17 @@ impl Graph {
                     Use::Nobody
                 }
                 Holder::Snapshot { .. } | Holder::Present { .. } => Use::Machine,
-                Holder::Machine(_) => Use::Others,
+                Holder::Machine(_) | Holder::Unread => Use::Others,
             };
             image.used_by = image.used_by.max(used_by);
         }
         tree
     }
 
-    /// Refuses to go on if what the machine or a snapshot that stays refers to cannot be read:
-    /// what that stands on is not known. A file that is not there stands on nothing.
-    pub(crate) fn refuse_unknown(&self, gone: &[u32]) -> Result<()> {
+    /// Refuses to go on if what the machine or a snapshot that stays refers to is not known, or
+    /// cannot be read: nor is what that stands on. A file that is not there stands on nothing.
+    pub(crate) fn refuse_unknown(&self, vm: &Vm, gone: &[u32]) -> Result<()> {
+        refuse_encrypted(vm)?;
         for reference in &self.references {
             let is_gone =
                 matches!(&reference.by, Holder::Snapshot { uid, .. } if gone.contains(uid));
@@ -166,7 +169,7 @@ impl Graph {
     /// those that they name, and all below.
     pub(crate) fn shown(&self) -> Vec<usize> {
         let is_independent = |by: &Holder| {
-            matches!(by, Holder::Machine(_))
+            matches!(by, Holder::Machine(_) | Holder::Unread)
                 || matches!(by, Holder::Present { is_independent, .. } if *is_independent)
         };
         let mut is_shown = vec![false; self.images.len()];
@@ -181,6 +184,15 @@ impl Graph {
         (0..self.images.len())
             .filter(|index| is_shown[*index])
             .collect()
+    }
+}
+
+impl Graph {
+    /// Returns an image and all below it, the top first.
+    pub(crate) fn chain_of(&self, image: usize) -> impl Iterator<Item = usize> {
+        let next = |index: &usize| self.images.get(*index).and_then(Image::parent);
+        // No chain is longer than there are images: one that is broken may be a ring.
+        std::iter::successors(Some(image), next).take(self.images.len())
     }
 }
 
@@ -212,6 +224,20 @@ impl Image {
     }
 }
 
+/// Refuses a machine whose texts do not tell what they refer to.
+fn refuse_encrypted(vm: &Vm) -> Result<()> {
+    let is_list = vm.vmsd()?.is_some_and(|vmsd| vmsd.is_encrypted());
+    let path = match vm.vmx.encryption() {
+        Encryption::Full => vm.path().to_path_buf(),
+        _ if is_list => vm.vmsd_path(),
+        _ => return Ok(()),
+    };
+    let what = "is encrypted: which disks are needed is not known";
+    Err(Error::unsupported(what)
+        .in_file(path)
+        .hint("remove the encryption with the product that encrypted it"))
+}
+
 /// Returns whether snapshots leave a disk of this mode alone.
 fn is_independent(mode: DiskMode) -> bool {
     matches!(
@@ -229,238 +255,5 @@ pub(crate) fn is_kept_configuration(path: &Path, stem: &str) -> bool {
 /// Returns whether a file is called as snapshots call their overlays: `web-000001.vmdk`.
 pub(crate) fn is_delta(path: &Path) -> bool {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    stem.rsplit_once('-').is_some_and(|(base, number)| {
-        let is_number = number.len() == 6 && number.bytes().all(|byte| byte.is_ascii_digit());
-        is_number && !base.is_empty()
-    })
+    numbered(&stem).is_some()
 }
-
-/// The graph while it is made.
-struct Search<'a> {
-    vm: &'a Vm,
-    options: OpenOptions,
-    graph: Graph,
-    places: HashMap<FileId, usize>,
-}
-
-/// A layer that was looked at.
-enum Added {
-    /// For the first time, now.
-    New(usize, OpenedLayer),
-    /// Before.
-    Known(usize),
-}
-
-impl<'a> Search<'a> {
-    fn new(vm: &'a Vm) -> Self {
-        Self {
-            vm,
-            options: OpenOptions {
-                rules: vm.rules(true),
-                top_only: true,
-                ..OpenOptions::default()
-            },
-            graph: Graph {
-                images: Vec::new(),
-                references: Vec::new(),
-                unreadable: Vec::new(),
-            },
-            places: HashMap::new(),
-        }
-    }
-
-    /// Notes that a text of the machine names a disk.
-    fn refer(&mut self, by: Holder, disk: &DiskMedium) {
-        let format = disk.format.as_deref().unwrap_or("vmdk");
-        let image = format_named(format).and_then(|format| {
-            let rules = &self.options.rules;
-            let opened = self.vm.open_file(&disk.file, Access::ReadOnly, rules)?;
-            self.add(format, opened)
-        });
-        self.graph.references.push(Reference {
-            by,
-            file: disk.file.clone(),
-            image,
-        });
-    }
-
-    /// Takes in an image with all that it stands on. Returns its place.
-    fn add(&mut self, format: &'static dyn DiskFormat, opened: Opened) -> Result<usize> {
-        let (top, mut layer) = match self.add_layer(format, opened)? {
-            Added::Known(top) => return Ok(top),
-            Added::New(top, layer) => (top, layer),
-        };
-        let mut child = top;
-        while layer.image.info().parent.is_some() {
-            match self.add_parent(&layer) {
-                Ok(Added::Known(parent)) => {
-                    self.graph.images[child].below = Below::Image(parent);
-                    break;
-                }
-                Ok(Added::New(parent, below)) => {
-                    self.graph.images[child].below = Below::Image(parent);
-                    (child, layer) = (parent, below);
-                }
-                Err(error) => {
-                    self.graph.images[child].below = Below::Lost(error);
-                    break;
-                }
-            }
-        }
-        Ok(top)
-    }
-
-    fn add_parent(&mut self, child: &OpenedLayer) -> Result<Added> {
-        let link = child.image.info().parent.clone().unwrap_or_default();
-        let opened = find_parent(child, &link, &self.options)?;
-        let format = match &link.format {
-            Some(format) => format_named(format)?,
-            None => detect(&*opened.storage, Path::new(opened.storage.name()))?,
-        };
-        self.add_layer(format, opened)
-    }
-
-    fn add_layer(&mut self, format: &'static dyn DiskFormat, opened: Opened) -> Result<Added> {
-        let id = opened.storage.id();
-        if let Some(known) = id.and_then(|id| self.places.get(&id)) {
-            return Ok(Added::Known(*known));
-        }
-        let again = Opened {
-            storage: opened.storage.clone(),
-            name: opened.name.clone(),
-            resolver: opened.resolver.clone(),
-        };
-        let (layer, damage) = match open_layer(format, opened, &self.options) {
-            Ok(layer) => (layer, None),
-            Err(error) => {
-                let salvaging = OpenOptions {
-                    salvage: true,
-                    ..self.options.clone()
-                };
-                match open_layer(format, again, &salvaging) {
-                    Ok(layer) => (layer, Some(error)),
-                    Err(_) => return Err(error),
-                }
-            }
-        };
-        let path = PathBuf::from(layer.args.storage.name());
-        let place = self.graph.images.len();
-        self.graph.images.push(Image {
-            is_own: path.starts_with(self.vm.folder()) && !layer.args.storage.is_device(),
-            format: layer.format.name(),
-            info: layer.image.info().clone(),
-            files: hako_disk::files_of(&layer),
-            below: Below::Nothing,
-            damage,
-            path,
-        });
-        self.places.extend(id.map(|id| (id, place)));
-        Ok(Added::New(place, layer))
-    }
-
-    /// Takes in what else is in the folders of the machine's images: overlays that nothing refers
-    /// to stand on them, too.
-    fn look_around(&mut self) -> Result<()> {
-        let mut folders = vec![self.vm.folder().to_path_buf()];
-        for image in self.graph.images.iter().filter(|image| image.is_own) {
-            let folder = image.path.parent().unwrap_or(self.vm.folder());
-            if !folders.iter().any(|known| known == folder) {
-                folders.push(folder.to_path_buf());
-            }
-        }
-        for folder in folders {
-            let gate = Gate::of_folder(&folder, &self.options.rules)?;
-            for name in file_names(&folder)? {
-                if let Some(name) = name.to_str() {
-                    self.look_at_file(&gate, &folder.join(name), name);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn look_at_file(&mut self, gate: &Gate, path: &Path, name: &str) {
-        let is_known = file_id(path).is_some_and(|id| self.places.contains_key(&id));
-        // A part of an image that is there, or of one that is told to be broken.
-        if is_known || descriptor_name(name).is_some() {
-            return;
-        }
-        let Ok(opened) = gate.open(name, Access::ReadOnly) else {
-            return;
-        };
-        // Most files are no images, and a raw one stands on nothing.
-        let format = match detect(&*opened.storage, path) {
-            Ok(format) if format.name() != "raw" => format,
-            _ => return,
-        };
-        if let Err(error) = self.add(format, opened) {
-            self.graph.unreadable.push((path.to_path_buf(), error));
-        }
-    }
-
-    /// Notes which images other machines stand on: those of the inventory, and those in the same
-    /// folder.
-    fn other_machines(&mut self, home: &Home) -> Result<()> {
-        let entries = Inventory::read(home)?.entries;
-        for clone in entries
-            .iter()
-            .filter(|e| e.is_unknown_clone_of(self.vm.path()))
-        {
-            let what = "is a linked clone of this machine and cannot be read";
-            self.graph.references.push(Reference {
-                by: Holder::Machine(clone.name()),
-                file: clone.current().to_string_lossy().into_owned(),
-                image: Err(Error::invalid(what)),
-            });
-        }
-        let mut others: Vec<(PathBuf, Vec<PathBuf>)> = entries
-            .into_iter()
-            .map(|entry| (entry.current(), entry.allow))
-            .collect();
-        for name in file_names(self.vm.folder())? {
-            let path = self.vm.folder().join(name);
-            let is_vmx = path
-                .extension()
-                .is_some_and(|e| e.eq_ignore_ascii_case("vmx"));
-            let is_kept = is_kept_configuration(&path, &self.vm.stem());
-            if is_vmx && !is_kept && others.iter().all(|(known, _)| *known != path) {
-                others.push((path, Vec::new()));
-            }
-        }
-        others.retain(|(path, _)| path != self.vm.path());
-        for (path, allow) in others {
-            // A machine that cannot be read uses nothing that could be known.
-            let Ok(other) = Vm::at(&path, &allow) else {
-                continue;
-            };
-            match other.all_disks() {
-                Ok(disks) => self.other_machine(&other, disks),
-                // One that may open nothing beyond its folder stands on nothing here.
-                Err(_) if allow.is_empty() && other.folder() != self.vm.folder() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    fn other_machine(&mut self, other: &Vm, disks: Vec<DiskMedium>) {
-        for disk in disks {
-            let layers = other.layers_of(&disk).into_iter();
-            let mut ids = layers.map(|layer| match layer {
-                Ok(layer) => layer.args.storage.id(),
-                Err(path) => file_id(&path),
-            });
-            let first_here = ids.find_map(|id| self.places.get(&id?).copied());
-            if let Some(image) = first_here {
-                self.graph.references.push(Reference {
-                    by: Holder::Machine(other.name()),
-                    file: disk.file,
-                    image: Ok(image),
-                });
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;

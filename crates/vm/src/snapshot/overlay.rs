@@ -129,7 +129,7 @@ fn base_of(main: &Path) -> String {
 }
 
 /// Splits `web-000001` at the number.
-fn numbered(stem: &str) -> Option<(&str, u32)> {
+pub(crate) fn numbered(stem: &str) -> Option<(&str, u32)> {
     let (base, number) = stem.rsplit_once('-')?;
     let is_number = number.len() == 6 && number.bytes().all(|byte| byte.is_ascii_digit());
     (is_number && !base.is_empty()).then(|| number.parse().ok().map(|number| (base, number)))?

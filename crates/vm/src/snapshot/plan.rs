@@ -248,7 +248,7 @@ impl<'a> State<'a> {
 }
 
 /// Returns, by image, whether somebody needs it, itself or through an overlay.
-fn needed(tree: &[TreeImage]) -> Vec<bool> {
+pub(crate) fn needed(tree: &[TreeImage]) -> Vec<bool> {
     let mut is_needed = vec![false; tree.len()];
     for (index, image) in tree.iter().enumerate() {
         let mut next = (image.used_by != Use::Nobody).then_some(index);

@@ -172,7 +172,7 @@ pub(crate) fn unfinished(error: Error) -> Error {
 
 impl Image {
     /// Returns it as the machine's texts are to name it.
-    fn as_named(&self, vm: &Vm) -> ImageName {
+    pub(crate) fn as_named(&self, vm: &Vm) -> ImageName {
         ImageName {
             file: name_in(vm, &self.path),
             format: self.format.to_owned(),
@@ -181,7 +181,7 @@ impl Image {
 }
 
 /// Returns the name of a file as the machine's texts are to call it.
-fn name_in(vm: &Vm, path: &Path) -> String {
+pub(crate) fn name_in(vm: &Vm, path: &Path) -> String {
     let name = path.strip_prefix(vm.folder()).unwrap_or(path);
     name.to_string_lossy().into_owned()
 }
@@ -251,5 +251,41 @@ fn refuse_more_than_content(image: &Image) -> Result<()> {
         ))
         .in_file(&image.path)
         .hint("remove them first: qemu-img snapshot -d, qemu-img bitmap --remove")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::testing::World;
+
+    #[test]
+    fn what_would_not_fit_is_refused_before_it_begins() {
+        let world = World::new();
+        world.chain(&["web.vmdk", "web-000001.vmdk"]);
+        world.vmx(&["web-000001.vmdk"]);
+        let image = |file: &str| ImageName {
+            file: file.to_owned(),
+            format: "vmdk".to_owned(),
+        };
+        let growing = |growth_bytes: u64| Tidying {
+            merges: vec![Merge {
+                child: image("web-000001.vmdk"),
+                parent: image("web.vmdk"),
+            }],
+            costs: vec![Cost {
+                data_bytes: growth_bytes,
+                growth_bytes,
+            }],
+            relinks: Vec::new(),
+            moved: Vec::new(),
+            removed: Vec::new(),
+            kept: Vec::new(),
+        };
+        growing(1).refuse_no_room(&world.vm()).unwrap();
+        for bytes in [1 << 60, u64::MAX] {
+            let error = growing(bytes).refuse_no_room(&world.vm()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NoSpace);
+        }
     }
 }

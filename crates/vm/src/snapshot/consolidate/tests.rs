@@ -130,3 +130,13 @@ fn merges_that_no_text_tells_of_are_not_done_again_without_their_files() {
     assert_eq!(world.shown("web-000005.vmdk"), shown);
     assert!(!world.at("web-000002.vmdk").exists() && !world.at("web-000003.vmdk").exists());
 }
+
+#[test]
+fn a_list_that_cannot_be_read_is_no_empty_list() {
+    let world = World::new();
+    layers(&world, &["web.vmdk", "web-000001.vmdk"]);
+    world.vmx(&["web-000001.vmdk"]);
+    std::fs::write(world.at("web.vmsd"), "encryption.data = \"y\"\n").unwrap();
+    let error = planned(&world).err().unwrap();
+    assert_eq!(error.kind(), hako_block::ErrorKind::Unsupported);
+}

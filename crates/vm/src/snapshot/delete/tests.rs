@@ -1,3 +1,5 @@
+use std::os::unix::fs::MetadataExt;
+
 use hako_block::{Cancel, NoProgress};
 
 use super::*;
@@ -247,6 +249,16 @@ fn what_does_not_fit_together_is_refused_and_left() {
     let (world, _) = chain_of("vmdk", "vmdk");
     std::fs::write(world.at("bad-000001.vmdk"), b"KDMVbroken").unwrap();
     assert_eq!(refused(&world, &one("2")).kind(), ErrorKind::Corrupt);
+    // What is needed cannot be told.
+    let (world, _) = chain_of("vmdk", "vmdk");
+    let text = std::fs::read_to_string(world.at("web.vmx")).unwrap();
+    let encrypted = text.clone() + "encryption.keySafe = \"x\"\nencryption.data = \"y\"\n";
+    std::fs::write(world.at("web.vmx"), encrypted).unwrap();
+    assert_eq!(refused(&world, &one("2")).kind(), ErrorKind::Unsupported);
+    std::fs::write(world.at("web.vmx"), text).unwrap();
+    let list = std::fs::read_to_string(world.at("web.vmsd")).unwrap();
+    std::fs::write(world.at("web.vmsd"), list + "encryption.data = \"y\"\n").unwrap();
+    assert_eq!(refused(&world, &one("2")).kind(), ErrorKind::Unsupported);
     // Nothing of that name.
     let (world, _) = chain_of("vmdk", "vmdk");
     assert_eq!(refused(&world, &one("x")).kind(), ErrorKind::NotFound);
@@ -308,5 +320,11 @@ fn a_little_change_in_a_huge_chain_moves_little() {
         assert!(merges[0].bytes <= 3 * (2 << 20), "{extension}: {merges:?}");
         drop(deletion);
         delete(&world, &one("2"));
+        let merged = std::fs::metadata(world.at(&names[1])).unwrap();
+        assert!(
+            merged.blocks() * 512 < 64 << 20,
+            "{extension}: {}",
+            merged.blocks()
+        );
     }
 }

@@ -118,6 +118,26 @@ fn what_is_broken_is_told_and_left_alone() {
 }
 
 #[test]
+fn what_is_named_by_lines_that_are_not_in_force_is_nobodys_to_change() {
+    let world = World::new();
+    world.chain(&["web.vmdk", "web-000001.vmdk", "web-000002.vmdk"]);
+    world.vmx(&["web-000002.vmdk"]);
+    let mut text = std::fs::read_to_string(world.at("web.vmx")).unwrap();
+    text += "scsi0:1.present = \"FALSE\"\nscsi0:1.fileName = \"web.vmdk\"\n\
+             sata0:0.fileName = \"some.iso\"\n";
+    std::fs::write(world.at("web.vmx"), text).unwrap();
+    std::fs::write(world.at("some.iso"), b"x").unwrap();
+    let entry = "snapshot0.uid = \"x\"\nsnapshot0.disk0.fileName = \"web-000001.vmdk\"\n";
+    std::fs::write(world.at("web.vmsd"), entry).unwrap();
+    let graph = graph(&world);
+    let tree = graph.tree(&[]);
+    for name in ["web.vmdk", "web-000001.vmdk"] {
+        assert_eq!(tree[place(&graph, name)].used_by, Use::Others, "{name}");
+    }
+    assert_eq!(graph.references.len(), 3);
+}
+
+#[test]
 fn names_of_snapshots_overlays_are_told_apart() {
     for name in ["web-000001.vmdk", "a-b-123456.qcow2"] {
         assert!(is_delta(Path::new(name)), "{name}");
