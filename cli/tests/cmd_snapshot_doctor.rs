@@ -21,6 +21,25 @@ fn a_sound_machine_is_told_so_by_silence() {
 }
 
 #[test]
+fn what_hako_itself_has_made_is_sound() {
+    let machine = Snapshots::new();
+    machine.image("web", None);
+    machine.vmx("web");
+    for name in ["clean", "patched"] {
+        machine.done("create", &[name]);
+        assert_eq!(machine.done("doctor", &[]), "");
+    }
+    machine.write("web-000002", 3);
+    machine.done("revert", &["clean", "--save-first"]);
+    assert_eq!(machine.done("doctor", &[]), "");
+    machine.done("delete", &["patched", "--yes"]);
+    assert_eq!(machine.done("doctor", &[]), "");
+    machine.done("consolidate", &[]);
+    machine.done("delete", &["--all", "--yes"]);
+    assert_eq!(machine.done("doctor", &[]), "");
+}
+
+#[test]
 fn a_finding_says_what_it_is_what_follows_and_what_to_do() {
     let machine = Snapshots::of_three();
     machine.image("web-000004", Some("web"));

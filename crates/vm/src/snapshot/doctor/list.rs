@@ -142,17 +142,18 @@ fn wrong_current(look: &Look<'_>, vmsd: &Vmsd) -> Option<Finding> {
     ))
 }
 
-/// Returns files of a snapshot besides its disks that are not there.
+/// Returns a file of a snapshot besides its disks that is not there: what keeps its hardware. That
+/// is the state of a snapshot of VMware's; of ours, which name a state that is never written, the
+/// configuration.
 fn missing_files(look: &Look<'_>, snapshot: &Snapshot) -> Option<Finding> {
-    let files = [&snapshot.config, &snapshot.state_file];
-    let files: Vec<&String> = files.into_iter().flatten().collect();
+    let files = snapshot.config.as_ref().or(snapshot.state_file.as_ref());
     let is_missing = |file: &&String| {
         let found = look
             .vm
             .open_file(file, hako_block::Access::ReadOnly, &look.vm.rules(true));
         found.is_err_and(|error| error.kind() == ErrorKind::NotFound)
     };
-    let missing = files.into_iter().find(is_missing)?;
+    let missing = files.filter(is_missing)?;
     Some(Finding {
         trouble: Trouble::MissingState,
         file: missing.clone(),
