@@ -10,7 +10,7 @@ use super::Look;
 use super::files::notes_of_commits;
 use super::finding::{Finding, Remedy, Trouble};
 use super::images::{finding, hint_or, stores_nothing};
-use crate::snapshot::graph::{Below, Graph};
+use crate::snapshot::graph::{Below, Graph, Holder, Image};
 
 /// Looks at every overlay.
 pub(super) fn look(look: &Look<'_>) -> Result<Vec<Finding>> {
@@ -77,7 +77,13 @@ fn same_content(graph: &Graph, overlay: usize, link: &ParentLink) -> Vec<usize> 
     let is_it = |index: &usize| {
         let image = &graph.images[*index];
         let is_format = link.format.as_deref() == Some(image.format);
+        // What a machine writes to is nobody's parent.
+        let is_written = graph.references.iter().any(|reference| {
+            let is_it = reference.image.as_ref().ok() == Some(index);
+            is_it && !matches!(reference.by, Holder::Snapshot { .. })
+        });
         is_format
+            && !is_written
             && image.is_own
             && image.info.content_id == link.content_id
             && image.info.virtual_size <= size
@@ -122,21 +128,12 @@ fn other_parent(look: &Look<'_>, index: usize, notes: &[(PathBuf, PathBuf)]) -> 
             )
         });
     }
-    let is_unchanged = can_write
-        && stores_nothing(look, parent)
-        && parent.parent().is_some_and(|base| {
-            let base = &look.graph.images[base];
-            parent
-                .info
-                .parent
-                .as_ref()
-                .is_some_and(|link| fits(link, &base.info))
-        });
+    let is_unchanged = can_write && has_not_changed(look, link, parent);
     let (advice, remedy) = match is_unchanged {
         true => (
             format!(
-                "{} stores nothing, so its content cannot have changed; `--repair` writes its \
-                 content ID into the overlay",
+                "{} stored nothing when the overlay was made, and stores nothing now; `--repair` \
+                 writes its content ID into the overlay",
                 parent.name()
             ),
             Some(look.relink(index, below, None)),
@@ -155,6 +152,19 @@ fn other_parent(look: &Look<'_>, index: usize, notes: &[(PathBuf, PathBuf)]) -> 
         remedy,
         ..finding(look, &image.path, Trouble::ParentChanged, ids, advice)
     })
+}
+
+/// Returns whether a parent shows what it showed when the overlay was made, whatever its content ID
+/// says: it stores nothing now, and stored nothing then. VMware's products give a new overlay the
+/// content ID of what it stands on, until it is written to; so it had that of its own parent, which
+/// that still has.
+fn has_not_changed(look: &Look<'_>, link: &ParentLink, parent: &Image) -> bool {
+    let (Some(base), Some(below)) = (parent.parent(), parent.info.parent.as_ref()) else {
+        return false;
+    };
+    let base = &look.graph.images[base].info;
+    let was_new = link.content_id.is_some() && link.content_id == base.content_id;
+    was_new && fits(below, base) && stores_nothing(look, parent)
 }
 
 fn id_text(id: Option<ContentId>) -> String {
