@@ -31,3 +31,4 @@ pub use open::{
     OpenOptions, OpenedChain, OpenedLayer, descriptor_name, detect, find_parent, fits, open_chain,
     open_chain_of, open_file, open_layer,
 };
+pub use xml_text::xml_escaped;

@@ -84,6 +84,46 @@ pub struct Cpu {
     pub cores_per_socket: u32,
 }
 
+impl Cpu {
+    /// Most processors of a machine: of VMware's largest (hardware version 22).
+    pub const MAX_COUNT: u32 = 960;
+
+    /// Refuses processors that no product starts. Errors: [`hako_block::ErrorKind::Invalid`].
+    pub fn check(self) -> Result<()> {
+        let Cpu {
+            count,
+            cores_per_socket: cores,
+        } = self;
+        if !(1..=Self::MAX_COUNT).contains(&count) {
+            return Err(Error::invalid(format!(
+                "{count} processors: a machine has 1 to {}",
+                Self::MAX_COUNT
+            )));
+        }
+        if cores == 0 || !count.is_multiple_of(cores) {
+            return Err(Error::invalid(format!(
+                "{count} processors cannot be in sockets of {cores}"
+            ))
+            .hint("the number of processors is a multiple of the cores of a socket"));
+        }
+        Ok(())
+    }
+}
+
+/// Refuses an amount of memory, in bytes, that no product starts. Errors:
+/// [`hako_block::ErrorKind::Invalid`].
+pub fn check_memory(bytes: u64) -> Result<()> {
+    /// Memory comes in pieces of 4 MiB (VMX key `memsize`, in MiB).
+    const UNIT_BYTES: u64 = 4 << 20;
+    /// Most memory: 24 TiB (hardware version 18 and later).
+    const MAX_BYTES: u64 = 24 << 40;
+    if bytes == 0 || bytes > MAX_BYTES || !bytes.is_multiple_of(UNIT_BYTES) {
+        return Err(Error::invalid(format!("memory of {bytes} bytes"))
+            .hint("memory is a multiple of 4 MiB, up to 24 TiB"));
+    }
+    Ok(())
+}
+
 impl Default for Cpu {
     fn default() -> Self {
         Self {
@@ -433,6 +473,32 @@ pub enum Weight {
     Custom(u32),
 }
 
+impl FromStr for Weight {
+    type Err = Error;
+
+    /// Reads VMX's word for it, in any case, or a number of shares.
+    fn from_str(text: &str) -> Result<Self> {
+        let named = [Weight::Low, Weight::Normal, Weight::High].into_iter();
+        let mut named = named.filter(|weight| weight.to_string().eq_ignore_ascii_case(text));
+        let custom = || text.parse().ok().map(Weight::Custom);
+        named
+            .next()
+            .or_else(custom)
+            .ok_or_else(|| Error::invalid(format!("{text:?} is not low, normal, high or a number")))
+    }
+}
+
+impl fmt::Display for Weight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Weight::Low => f.write_str("low"),
+            Weight::Normal => f.write_str("normal"),
+            Weight::High => f.write_str("high"),
+            Weight::Custom(shares) => shares.fmt(f),
+        }
+    }
+}
+
 /// A kernel that is started without firmware (`hako.kernel`, `hako.initrd`, `hako.cmdline`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DirectBoot {
@@ -447,6 +513,31 @@ pub struct DirectBoot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_no_product_starts_is_refused() {
+        let cpu = |count, cores_per_socket| Cpu {
+            count,
+            cores_per_socket,
+        };
+        assert!(cpu(4, 2).check().is_ok() && cpu(960, 1).check().is_ok());
+        for wrong in [cpu(0, 1), cpu(4, 3), cpu(2, 4), cpu(4, 0), cpu(961, 1)] {
+            assert!(wrong.check().is_err(), "{wrong:?}");
+        }
+        assert!(check_memory(512 << 20).is_ok());
+        for wrong in [0, 1, 510 << 20, 4097 << 10, 1 << 50, u64::MAX] {
+            assert!(check_memory(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn weights_read_and_write_alike() {
+        for text in ["low", "normal", "high", "1234"] {
+            assert_eq!(text.parse::<Weight>().unwrap().to_string(), text);
+        }
+        assert_eq!("HIGH".parse::<Weight>().unwrap(), Weight::High);
+        assert!("some".parse::<Weight>().is_err() && "-1".parse::<Weight>().is_err());
+    }
 
     #[test]
     fn nodes_read_and_write_alike() {

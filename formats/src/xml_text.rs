@@ -81,6 +81,13 @@ pub(crate) fn is_xml_char(char: char) -> bool {
     }
 }
 
+/// Returns text as XML has it between tags.
+pub fn xml_escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    push_escaped(&mut escaped, text, false);
+    escaped
+}
+
 /// What XML cannot hold becomes U+FFFD. Blanks that a reader would change are written by number.
 fn push_escaped(into: &mut String, text: &str, is_attribute: bool) {
     for char in text.chars() {

@@ -93,10 +93,8 @@ fn share_json(share: Share, unit: &str) -> Value {
     value[format!("limit_{unit}")] = json!(share.limit);
     value["shares"] = match share.weight {
         None => Value::Null,
-        Some(Weight::Low) => "low".into(),
-        Some(Weight::Normal) => "normal".into(),
-        Some(Weight::High) => "high".into(),
         Some(Weight::Custom(number)) => number.into(),
+        Some(named) => named.to_string().into(),
     };
     value
 }

@@ -65,14 +65,9 @@ pub fn nic(text: &str) -> Result<Option<NewNic>, String> {
 
 /// Reads a weight against other machines.
 pub fn weight(text: &str) -> Result<Weight, String> {
-    match text {
-        "low" => Ok(Weight::Low),
-        "normal" => Ok(Weight::Normal),
-        "high" => Ok(Weight::High),
-        number => match number.parse() {
-            Ok(number) if number > 0 => Ok(Weight::Custom(number)),
-            _ => Err("low, normal, high or a number".to_owned()),
-        },
+    match text.parse() {
+        Ok(Weight::Custom(0)) | Err(_) => Err("low, normal, high or a number".to_owned()),
+        Ok(weight) => Ok(weight),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, RenameFlags};
 
-use crate::gate::{file_name, sync_folder_of};
+use crate::gate::{file_name, file_names, sync_folder_of};
 use crate::staging::PART_SUFFIX;
 use crate::{Error, ErrorKind, Result};
 
@@ -16,19 +16,34 @@ use crate::{Error, ErrorKind, Result};
 pub struct StagedTree {
     target: PathBuf,
     part: PathBuf,
-    /// Tells a live part from debris.
+    /// Tells a live part from debris, where the file system has locks.
     _lock: File,
     cleared: Vec<String>,
     is_done: bool,
+    /// The extension of the files that come last into a folder that exists.
+    last: Option<&'static str>,
 }
 
 impl StagedTree {
     /// Makes the folder. Errors: [`ErrorKind::Exists`] if there is something under the final name,
     /// [`ErrorKind::Locked`] if another run is making it.
     pub fn new(target: &Path) -> Result<Self> {
+        refuse_existing(target)?;
+        Self::begin(target, None)
+    }
+
+    /// Like [`StagedTree::new`] for a folder that may exist: what is made is moved into it, file
+    /// after file, those with the extension `last` in the end. No file there is replaced.
+    pub fn filling(target: &Path, last: &'static str) -> Result<Self> {
+        if !target.is_dir() {
+            refuse_existing(target)?;
+        }
+        Self::begin(target, Some(last))
+    }
+
+    fn begin(target: &Path, last: Option<&'static str>) -> Result<Self> {
         let name = file_name(target)?;
         let part = target.with_file_name(format!(".{name}{PART_SUFFIX}"));
-        refuse_existing(target)?;
         let mut cleared = Vec::new();
         if part.symlink_metadata().is_ok() {
             clear(&part)?;
@@ -43,6 +58,7 @@ impl StagedTree {
             _lock: lock,
             cleared,
             is_done: false,
+            last,
         })
     }
 
@@ -65,6 +81,9 @@ impl StagedTree {
     /// must have been synced.
     pub fn commit(mut self) -> Result<()> {
         sync_folder_of(&self.part.join("any"))?;
+        if let Some(last) = self.last.filter(|_| self.target.is_dir()) {
+            return self.move_files(last);
+        }
         let cwd = rustix::fs::CWD;
         let (from, to) = (&self.part, &self.target);
         let renamed = match rustix::fs::renameat_with(cwd, from, cwd, to, RenameFlags::NOREPLACE) {
@@ -78,6 +97,25 @@ impl StagedTree {
         renamed.map_err(|error| Error::io("give the new folder its name", error).in_file(to))?;
         self.is_done = true;
         sync_folder_of(to)
+    }
+
+    /// Gives every file a name in the folder that exists; the part goes with those it has.
+    fn move_files(&self, last: &str) -> Result<()> {
+        let mut names = file_names(&self.part)?;
+        names.sort_by_key(|name| Path::new(name).extension() == Some(last.as_ref()));
+        let mut moved = Vec::new();
+        for name in names {
+            let (from, to) = (self.part.join(&name), self.target.join(&name));
+            // A link never replaces a file.
+            if let Err(error) = std::fs::hard_link(&from, &to) {
+                for path in moved {
+                    let _ = std::fs::remove_file(path);
+                }
+                return Err(Error::io("create", error).in_file(&to));
+            }
+            moved.push(to);
+        }
+        sync_folder_of(&self.target.join("any"))
     }
 }
 
@@ -113,7 +151,11 @@ fn lock(part: &Path) -> Result<File> {
     let taken =
         || Error::new(ErrorKind::Locked, "another hako is writing this target").in_file(part);
     let folder = File::open(part).map_err(failed)?;
-    rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive).map_err(|_| taken())?;
+    let locked = rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive);
+    // Another error: some network file systems have no locks to give.
+    if locked == Err(rustix::io::Errno::WOULDBLOCK) {
+        return Err(taken());
+    }
     // Another run may have renamed or removed it between open and lock.
     let (ours, named) = (folder.metadata(), std::fs::symlink_metadata(part));
     match (ours, named) {
@@ -161,6 +203,30 @@ mod tests {
         assert_eq!(tree.cleared(), [".vm.hako-part"]);
         tree.commit().unwrap();
         assert!(!folder.path().join("vm/debris").exists());
+    }
+
+    #[test]
+    fn a_folder_that_exists_is_filled_and_nothing_in_it_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("vm");
+        std::fs::create_dir(&target).unwrap();
+        std::fs::write(target.join("theirs"), b"theirs").unwrap();
+        let fill = |name: &str| {
+            let tree = StagedTree::filling(&target, "vmx").unwrap();
+            std::fs::write(tree.path().join("a.vmx"), b"ours").unwrap();
+            std::fs::write(tree.path().join(name), b"ours").unwrap();
+            tree.commit()
+        };
+        assert!(fill("theirs").is_err());
+        assert_eq!(std::fs::read_dir(&target).unwrap().count(), 1);
+        fill("b").unwrap();
+        assert_eq!(std::fs::read(target.join("a.vmx")).unwrap(), b"ours");
+        assert_eq!(std::fs::read(target.join("theirs")).unwrap(), b"theirs");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(
+            StagedTree::filling(&target.join("b"), "vmx").is_err(),
+            "no folder"
+        );
     }
 
     #[test]

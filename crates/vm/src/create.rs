@@ -1,19 +1,21 @@
 //! Creating a machine: its folder is built beside its place and gets its name last.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use hako_block::gate::replace_file;
-use hako_block::{Error, Result};
+use hako_block::gate::{file_names, replace_file};
+use hako_block::{Error, ErrorKind, Result, StagedTree};
 use hako_formats::Task;
-use hako_formats::machine::{Cpu, DirectBoot, Drive, Firmware, Machine, Medium, Network};
+use hako_formats::machine::{
+    Cpu, DirectBoot, Drive, Firmware, Machine, Medium, Network, check_memory,
+};
 use hako_formats::vmx::Vmx;
 
-use crate::check::{check_cpu, check_memory, check_name};
+use crate::check::check_name;
 use crate::devices::{DiskContent, NewDisk, NewNic, Site, named_by_user, new_cd};
 use crate::guest::{DEFAULT_GUEST_OS, GuestDefaults, guest_defaults};
 use crate::seed::Seed;
 use crate::vm::absolute;
-use crate::workshop::Workshop;
 use crate::{Entry, Home, Inventory};
 
 /// What to create. What is `None` is chosen by the guest system.
@@ -88,19 +90,23 @@ pub fn create(home: &Home, request: &CreateRequest, task: Task<'_>) -> Result<Cr
     Inventory::read(home)?
         .refuse_taken(&request.name, &vmx_path)
         .map_err(|error| error.hint("choose another name"))?;
-    let workshop = Workshop::open(&folder)?;
+    refuse_machine(&folder)?;
+    let tree = StagedTree::filling(&folder, "vmx")?;
+    let cleared = tree.cleared().iter();
     let guest_os = request.guest_os.as_deref().unwrap_or(DEFAULT_GUEST_OS);
     let mut builder = Builder {
         request,
         defaults: guest_defaults(guest_os),
         folder: &folder,
-        workshop: &workshop,
+        tree: &tree,
         allow: request.allow.clone(),
-        warnings: workshop.cleared().to_vec(),
+        warnings: cleared
+            .map(|name| format!("removed {name}, which a killed run had left behind"))
+            .collect(),
     };
     let vmx = builder.build(guest_os, task)?;
     replace_file(
-        &workshop.folder().join(format!("{}.vmx", request.name)),
+        &tree.path().join(format!("{}.vmx", request.name)),
         &vmx.to_bytes(),
     )?;
     let Builder {
@@ -112,7 +118,10 @@ pub fn create(home: &Home, request: &CreateRequest, task: Task<'_>) -> Result<Cr
         allow,
         ..Entry::default()
     };
-    Inventory::admit(home, &request.name, entry, || workshop.deliver())?;
+    Inventory::admit(home, &request.name, entry, || {
+        refuse_machine(&folder)?;
+        tree.commit()
+    })?;
     Ok(CreateReport {
         vmx: vmx_path,
         warnings,
@@ -124,7 +133,7 @@ struct Builder<'a> {
     defaults: GuestDefaults,
     /// The machine's folder.
     folder: &'a Path,
-    workshop: &'a Workshop,
+    tree: &'a StagedTree,
     allow: Vec<PathBuf>,
     warnings: Vec<String>,
 }
@@ -139,15 +148,15 @@ impl Builder<'_> {
         }
         for image in &self.request.cdroms {
             let file = named_by_user(self.folder, image, &mut self.allow)?;
-            let drive = new_cd(&vmx.machine(), &self.defaults, file)?;
+            let drive = new_cd(&vmx, &self.defaults, file)?;
             vmx.put_drive(&drive, None)?;
         }
         if let Some(path) = &self.request.cloud_init {
             let seed = Seed::from_path(path, &self.request.name)?;
             self.warnings.extend(seed.warnings);
             let file = format!("{}-seed.iso", self.request.name);
-            self.workshop.write(&file, &seed.image)?;
-            let drive = new_cd(&vmx.machine(), &self.defaults, file)?;
+            replace_file(&self.tree.path().join(&file), &seed.image)?;
+            let drive = new_cd(&vmx, &self.defaults, file)?;
             vmx.put_drive(&drive, None)?;
         }
         let one_nic = [NewNic {
@@ -168,7 +177,7 @@ impl Builder<'_> {
         let request = self.request;
         let cpu = request.cpu.unwrap_or(self.defaults.cpu);
         let memory_bytes = request.memory_bytes.unwrap_or(self.defaults.memory_bytes);
-        check_cpu(cpu)?;
+        cpu.check()?;
         check_memory(memory_bytes)?;
         Ok(Machine {
             name: request.name.clone(),
@@ -183,14 +192,14 @@ impl Builder<'_> {
     }
 
     fn add_disk(&mut self, vmx: &mut Vmx, disk: &NewDisk, task: Task<'_>) -> Result<()> {
-        let (node, model) = disk.place(&vmx.machine(), &self.defaults)?;
+        let (node, model) = disk.place(vmx, &self.defaults)?;
         let disk = self.where_its_image_is(disk);
         let site = Site {
-            folder: self.workshop.folder(),
+            folder: self.tree.path(),
             vm_folder: self.folder,
             stem: &self.request.name,
             is_taken: &|name| {
-                self.workshop.folder().join(name).symlink_metadata().is_ok()
+                self.tree.path().join(name).symlink_metadata().is_ok()
                     || self.folder.join(name).symlink_metadata().is_ok()
             },
             allow: &self.allow,
@@ -225,7 +234,7 @@ impl Builder<'_> {
         let copy = |path: &Path| -> Result<String> {
             let name = path.file_name().and_then(|name| name.to_str());
             let name = name.ok_or_else(|| Error::invalid("is no file name").in_file(path))?;
-            self.workshop.copy(path, name)?;
+            copy_new(path, &self.tree.path().join(name))?;
             Ok(name.to_owned())
         };
         Ok(DirectBoot {
@@ -233,5 +242,40 @@ impl Builder<'_> {
             initrd: files.initrd.as_deref().map(copy).transpose()?,
             cmdline: files.cmdline.clone(),
         })
+    }
+}
+
+/// Copies a file to one that does not exist.
+fn copy_new(from: &Path, to: &Path) -> Result<()> {
+    let mut source = File::open(from).map_err(|error| Error::io("open", error).in_file(from))?;
+    let failed = |error| Error::io("write", error).in_file(to);
+    let mut file = File::create_new(to).map_err(failed)?;
+    std::io::copy(&mut source, &mut file)
+        .and_then(|_| file.sync_all())
+        .map_err(failed)
+}
+
+/// Refuses a folder that holds a machine already, or is none.
+fn refuse_machine(folder: &Path) -> Result<()> {
+    let exists = |path: &Path, what: &str| {
+        Err(Error::new(ErrorKind::Exists, what)
+            .in_file(path)
+            .hint("choose another name or --folder; `hako vm register` lists one that is there"))
+    };
+    match folder.symlink_metadata() {
+        Err(_) => return Ok(()),
+        Ok(metadata) if !metadata.is_dir() => return exists(folder, "exists already"),
+        Ok(_) => (),
+    }
+    let names = file_names(folder)?;
+    let vmx = names
+        .iter()
+        .find(|name| Path::new(name).extension() == Some("vmx".as_ref()));
+    match vmx {
+        Some(name) => exists(
+            &folder.join(name),
+            "there is a machine in this folder already",
+        ),
+        None => Ok(()),
     }
 }

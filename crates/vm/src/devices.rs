@@ -8,6 +8,7 @@ use hako_disk::CreateRequest;
 use hako_formats::machine::{
     Bus, Controller, DiskMedium, DiskMode, Drive, Mac, Machine, Medium, Network, Nic, Node,
 };
+use hako_formats::vmx::Vmx;
 use hako_formats::{
     Adapter, CreateOptions, DiskFormat, OpenOptions, Task, format_named, open_chain,
 };
@@ -91,9 +92,10 @@ impl NewDisk {
     /// new.
     pub(crate) fn place(
         &self,
-        machine: &Machine,
+        vmx: &Vmx,
         defaults: &GuestDefaults,
     ) -> Result<(Node, Option<String>)> {
+        let machine = &vmx.machine();
         let by_controller = self.controller.as_ref().map(|_| Bus::Scsi);
         let wanted = [self.bus, by_controller, self.node.map(|node| node.bus)];
         let mut said = wanted.into_iter().flatten();
@@ -112,7 +114,7 @@ impl NewDisk {
                 self.refuse_other_controller(machine, node)?;
                 node
             }
-            None => free_node(machine, bus, self.controller.as_deref())?,
+            None => free_node(vmx, bus, self.controller.as_deref())?,
         };
         let model = self.controller.as_deref().or_else(|| {
             let is_new = controller_of(machine, node).is_none();
@@ -332,13 +334,17 @@ impl NewNic {
 
 /// Returns a connected CD drive with an image in it, on the first free node that a machine with
 /// these defaults has for one.
-pub(crate) fn new_cd(machine: &Machine, defaults: &GuestDefaults, file: String) -> Result<Drive> {
+pub(crate) fn new_cd(vmx: &Vmx, defaults: &GuestDefaults, file: String) -> Result<Drive> {
     Ok(Drive {
-        node: free_node(machine, defaults.cd_bus, None)
-            .or_else(|_| free_node(machine, Bus::Sata, None))?,
+        node: free_node(vmx, defaults.cd_bus, None).or_else(|_| free_node(vmx, Bus::Sata, None))?,
         medium: Medium::CdImage { file },
         connected: true,
     })
+}
+
+fn free_node(vmx: &Vmx, bus: Bus, model: Option<&str>) -> Result<Node> {
+    vmx.free_node(bus, model)
+        .ok_or_else(|| Error::invalid(format!("no place is left on {}", bus.name())))
 }
 
 /// Refuses a node that has a drive.
@@ -347,37 +353,6 @@ pub(crate) fn refuse_taken(machine: &Machine, node: Node) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid(format!("{node} has a drive already")))
-}
-
-/// Returns the first node on a bus without a drive; of SCSI only on controllers of this model, if
-/// one is wanted.
-fn free_node(machine: &Machine, bus: Bus, model: Option<&str>) -> Result<Node> {
-    let n_units = match bus {
-        Bus::Ide => 2,
-        Bus::Sata => 30,
-        Bus::Scsi => 16, // More only on pvscsi, and not in all versions of the hardware.
-        Bus::Nvme => 15,
-    };
-    let fits = |controller: u8| {
-        let mut same = machine.controllers.iter();
-        let found = same.find(|found| found.bus == bus && found.number == controller);
-        match (model, found) {
-            (Some(model), Some(found)) => found.model.as_deref() == Some(model),
-            _ => true,
-        }
-    };
-    let controllers = (0..bus.max_controllers()).filter(|number| fits(*number));
-    let mut nodes = controllers.flat_map(|controller| {
-        let units = (0..n_units).filter(move |unit| !(bus == Bus::Scsi && *unit == 7));
-        units.map(move |unit| Node {
-            bus,
-            controller,
-            unit,
-        })
-    });
-    nodes
-        .find(|node| refuse_taken(machine, *node).is_ok())
-        .ok_or_else(|| Error::invalid(format!("no place is left on {}", bus.name())))
 }
 
 /// Returns the controller of a node, if it is there already.

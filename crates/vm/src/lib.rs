@@ -32,7 +32,6 @@ mod state;
 mod time;
 mod users;
 mod vm;
-mod workshop;
 
 pub use backup_export::{BackupReport, BackupTarget, backup_export};
 pub use clone::{CloneReport, CloneRequest, ClonedDisk, clone_vm};

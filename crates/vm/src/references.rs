@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use hako_formats::dictionary::Dictionary;
+use hako_formats::xml_escaped;
 
 /// Returns the keys whose value is a file in `folder`, by a plain name or an absolute path, that
 /// has a new name; with that. What is absolute becomes relative, for the folder may get another
@@ -36,15 +37,8 @@ pub(crate) fn references(
 
 /// Returns a .vmxf, an XML that names the .vmx in an element of its own, with another one named.
 pub(crate) fn vmxf_of(bytes: &[u8], old_stem: &str, new_stem: &str) -> Vec<u8> {
-    let element = |stem: &str| format!(">{}.vmx<", xml_text(stem)).into_bytes();
+    let element = |stem: &str| format!(">{}.vmx<", xml_escaped(stem)).into_bytes();
     replaced(bytes, &element(old_stem), &element(new_stem))
-}
-
-/// Returns text as XML has it between tags.
-fn xml_text(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
 }
 
 /// Returns bytes in which every `old` is a `new`.

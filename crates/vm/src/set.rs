@@ -7,11 +7,11 @@ use hako_block::{Access, Error, FileStorage, LockMode, Result};
 use hako_disk::Subject;
 use hako_formats::machine::{
     BootDevice, Cpu, DiskMedium, Drive, Firmware, Machine, Medium, Node, Share, Weight,
+    check_memory,
 };
 use hako_formats::vmx::Vmx;
 use hako_formats::{OpenOptions, Task};
 
-use crate::check::{check_cpu, check_memory};
 use crate::devices::{DiskContent, NewDisk, NewNic, Site, named_by_user, new_cd};
 use crate::guest::{GuestDefaults, guest_defaults};
 use crate::users::{files_of, other_user};
@@ -252,8 +252,7 @@ impl Change<'_> {
     }
 
     fn add_disk(&mut self, disk: &NewDisk, task: Task<'_>) -> Result<()> {
-        let machine = self.vm.vmx.machine();
-        let (node, model) = disk.place(&machine, &self.defaults)?;
+        let (node, model) = disk.place(&self.vm.vmx, &self.defaults)?;
         let stem = self.vm.stem();
         let named: Vec<String> = self.vm.all_disks()?.into_iter().map(|d| d.file).collect();
         let folder = self.vm.folder().to_path_buf();
@@ -331,7 +330,7 @@ impl Change<'_> {
                         connected: true,
                         ..found.clone()
                     },
-                    None => new_cd(&machine, &self.defaults, file)?,
+                    None => new_cd(&self.vm.vmx, &self.defaults, file)?,
                 }
             }
         };
@@ -349,7 +348,7 @@ impl Change<'_> {
         }
         let (old, new) = (before.machine(), after.machine());
         if new.cpu != old.cpu {
-            check_cpu(new.cpu)?;
+            new.cpu.check()?;
         }
         if new.memory_bytes != old.memory_bytes {
             check_memory(new.memory_bytes)?;

@@ -7,7 +7,7 @@ use hako_block::{Error, ErrorKind, Result};
 use super::read::{self, Reader};
 use super::{Vmx, put, put_or_remove, truth};
 use crate::dictionary::Dictionary;
-use crate::machine::{Bus, DiskMedium, DiskMode, Drive, Machine, Medium, Node};
+use crate::machine::{Bus, Controller, DiskMedium, DiskMode, Drive, Machine, Medium, Node};
 
 /// Models of SCSI controllers.
 pub(super) const SCSI_MODELS: [&str; 4] = ["lsilogic", "lsisas1068", "pvscsi", "buslogic"];
@@ -206,12 +206,16 @@ impl Vmx {
     }
 
     /// Returns the first free node of a bus: on a controller that is there, else on the first that
-    /// is not.
-    pub fn free_node(&self, bus: Bus) -> Option<Node> {
+    /// is not. With a `model`, of those that are there only on controllers of that.
+    pub fn free_node(&self, bus: Bus, model: Option<&str>) -> Option<Node> {
         let machine = self.machine();
         let is_there = |number: u8| {
             let mut controllers = machine.controllers.iter();
             bus == Bus::Ide || controllers.any(|other| other.bus == bus && other.number == number)
+        };
+        let is_other = |other: &Controller, number: u8| {
+            let is_same = other.bus == bus && other.number == number;
+            is_same && model.is_some() && other.model.as_deref() != model
         };
         let nodes = (0..bus.max_controllers()).flat_map(|controller| {
             (0..bus.max_units()).map(move |unit| Node {
@@ -221,8 +225,10 @@ impl Vmx {
             })
         });
         let is_free = |node: &Node| {
-            let mut drives = machine.drives.iter();
-            check_unit(&machine, *node).is_ok() && !drives.any(|drive| drive.node == *node)
+            let (mut drives, mut controllers) = (machine.drives.iter(), machine.controllers.iter());
+            check_unit(&machine, *node).is_ok()
+                && !drives.any(|drive| drive.node == *node)
+                && !controllers.any(|other| is_other(other, node.controller))
         };
         let free: Vec<Node> = nodes.filter(is_free).collect();
         let there = free.iter().find(|node| is_there(node.controller));

@@ -295,14 +295,13 @@ fn amount(reader: &mut Reader<'_>, key: &str) -> Option<u64> {
 
 fn weight(reader: &mut Reader<'_>, what: &str) -> Option<Weight> {
     let key = format!("sched.{what}.shares");
-    let word = reader.word(&key).to_ascii_lowercase();
-    match word.as_str() {
-        "" => None,
-        "low" => Some(Weight::Low),
-        "normal" => Some(Weight::Normal),
-        "high" => Some(Weight::High),
-        _ => reader.number(&key).map(Weight::Custom),
+    let word = reader.word(&key);
+    if word.is_empty() {
+        return None;
     }
+    let weight = word.parse().ok();
+    // Of what is none, the reader tells.
+    weight.or_else(|| reader.number(&key).map(Weight::Custom))
 }
 
 fn direct_boot(reader: &Reader<'_>) -> Option<DirectBoot> {

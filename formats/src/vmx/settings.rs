@@ -5,13 +5,9 @@ use hako_block::{Error, Result, Uuid};
 use super::read::{Reader, share};
 use super::{Vmx, put, put_or_remove, truth};
 use crate::dictionary::Dictionary;
-use crate::machine::{BootDevice, Cpu, DirectBoot, Firmware, Share, Weight};
+use crate::machine::{BootDevice, Cpu, DirectBoot, Firmware, Share, check_memory};
 
 const MIB: u64 = 1 << 20;
-/// VMware wants memory in multiples of this.
-const MEMORY_STEP: u64 = 4 * MIB;
-/// Most processors of a machine (hardware version 21).
-const MAX_CPUS: u32 = 960;
 
 impl Vmx {
     /// Calls the machine something else; no file is renamed. Errors:
@@ -34,37 +30,23 @@ impl Vmx {
         self.edit(|dictionary| dictionary.set("guestOS", name))
     }
 
-    /// Sets the processors. Errors: [`hako_block::ErrorKind::Invalid`] for 0, more than 960, and
-    /// sockets that would not have as many each.
+    /// Sets the processors. Errors: those of [`Cpu::check`].
     pub fn set_cpu(&mut self, cpu: Cpu) -> Result<()> {
+        cpu.check()?;
         let Cpu {
             count,
             cores_per_socket: cores,
         } = cpu;
-        if !(1..=MAX_CPUS).contains(&count) {
-            return Err(Error::invalid(format!(
-                "{count} processors: a machine has 1 to {MAX_CPUS}"
-            )));
-        }
-        if cores == 0 || !count.is_multiple_of(cores) {
-            return Err(Error::invalid(format!(
-                "{count} processors cannot be in sockets of {cores}"
-            ))
-            .hint("the number of processors is a multiple of the cores of a socket"));
-        }
         self.edit(|dictionary| {
             put(dictionary, "numvcpus", &count.to_string(), "1")?;
             put(dictionary, "cpuid.coresPerSocket", &cores.to_string(), "1")
         })
     }
 
-    /// Sets the memory, in bytes. Errors: [`hako_block::ErrorKind::Invalid`] for 0, what is no
-    /// multiple of 4 MiB, and less than is kept for the machine (`sched.mem.min`).
+    /// Sets the memory, in bytes. Errors: those of [`check_memory`], and
+    /// [`hako_block::ErrorKind::Invalid`] for less than is kept for the machine (`sched.mem.min`).
     pub fn set_memory(&mut self, bytes: u64) -> Result<()> {
-        if bytes == 0 || !bytes.is_multiple_of(MEMORY_STEP) {
-            return Err(Error::invalid(format!("memory of {bytes} bytes"))
-                .hint("memory is a multiple of 4 MiB"));
-        }
+        check_memory(bytes)?;
         let mib = bytes / MIB;
         let kept = self.machine().memory_share.reservation.unwrap_or(0);
         if kept > mib {
@@ -193,19 +175,10 @@ fn put_share(dictionary: &mut Dictionary, what: &str, new: Share) -> Result<()> 
         put(dictionary, &key("max"), amount, "unlimited")?;
     }
     if new.weight != old.weight {
-        let weight = new.weight.map(weight_text);
+        let weight = new.weight.map(|weight| weight.to_string());
         put_or_remove(dictionary, &key("shares"), weight.as_deref())?;
     }
     Ok(())
-}
-
-fn weight_text(weight: Weight) -> String {
-    match weight {
-        Weight::Low => "low".to_owned(),
-        Weight::Normal => "normal".to_owned(),
-        Weight::High => "high".to_owned(),
-        Weight::Custom(shares) => shares.to_string(),
-    }
 }
 
 /// Returns a UUID as VMware writes it: "56 4d 96 af e6 46 bd 86-5c 4d 65 4e 77 36 ef 31".

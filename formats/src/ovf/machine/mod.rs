@@ -42,9 +42,6 @@ const BOOT_ORDER_LOWER: &str = "bios.bootorder";
 /// Most serial ports of VMware's machines.
 const MAX_SERIAL_PORTS: usize = 32;
 
-/// Most processors that a text may ask for; VMware's largest machines have 768.
-const MAX_CPUS: u64 = 4096;
-
 /// Returns the id of the disk that a `HostResource` names: `ovf:/disk/ID`, `/disk/ID`.
 pub(super) fn host_disk(resource: &str) -> Option<&str> {
     in_folder(resource, "disk/")
@@ -286,7 +283,7 @@ fn processors(items: &[&Item], machine: &mut Machine, lost: &mut Vec<String>) ->
     };
     several(&others, "processors", lost);
     let count = item.quantity.unwrap_or(1);
-    if !(1..=MAX_CPUS).contains(&count) {
+    if !(1..=Cpu::MAX_COUNT.into()).contains(&count) {
         return Err(item.wrong(&format!("has {count} processors")));
     }
     let count = u32::try_from(count).unwrap_or(1);

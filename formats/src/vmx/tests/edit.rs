@@ -218,7 +218,7 @@ fn drives_that_do_not_fit_are_refused_and_change_nothing() {
 fn a_controller_that_is_off_is_not_switched_on_with_what_sleeps_on_it() {
     let text = "scsi0.present = \"FALSE\"\nscsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"a\"\n";
     let mut vmx = parsed(text);
-    assert_eq!(vmx.free_node(Bus::Scsi), Some(node("scsi1:0")));
+    assert_eq!(vmx.free_node(Bus::Scsi, None), Some(node("scsi1:0")));
     let error = vmx.put_drive(&disk("scsi0:1", "b"), None).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert_eq!(vmx.to_bytes(), text.as_bytes());
@@ -227,19 +227,23 @@ fn a_controller_that_is_off_is_not_switched_on_with_what_sleeps_on_it() {
 #[test]
 fn free_nodes_are_found_on_controllers_that_are_there_first() {
     let mut vmx = parsed(TEXT);
-    assert_eq!(vmx.free_node(Bus::Scsi), Some(node("scsi0:1")));
-    assert_eq!(vmx.free_node(Bus::Ide), Some(node("ide0:0")));
-    assert_eq!(vmx.free_node(Bus::Nvme), Some(node("nvme0:0")));
+    assert_eq!(vmx.free_node(Bus::Scsi, None), Some(node("scsi0:1")));
+    assert_eq!(vmx.free_node(Bus::Ide, None), Some(node("ide0:0")));
+    assert_eq!(vmx.free_node(Bus::Nvme, None), Some(node("nvme0:0")));
     for _ in 0..14 {
-        let at = vmx.free_node(Bus::Scsi).unwrap().to_string();
+        let at = vmx.free_node(Bus::Scsi, None).unwrap().to_string();
         vmx.put_drive(&disk(&at, "x.vmdk"), None).unwrap();
     }
-    assert_eq!(vmx.free_node(Bus::Scsi), Some(node("scsi1:0")));
+    assert_eq!(vmx.free_node(Bus::Scsi, None), Some(node("scsi1:0")));
     for at in ["ide0:0", "ide0:1", "ide1:0", "ide1:1"] {
-        assert_eq!(vmx.free_node(Bus::Ide), Some(node(at)));
+        assert_eq!(vmx.free_node(Bus::Ide, None), Some(node(at)));
         vmx.put_drive(&disk(at, "x.vmdk"), None).unwrap();
     }
-    assert_eq!(vmx.free_node(Bus::Ide), None);
+    assert_eq!(vmx.free_node(Bus::Ide, None), None);
+    assert_eq!(
+        vmx.free_node(Bus::Scsi, Some("none")),
+        Some(node("scsi1:0"))
+    );
 }
 
 #[test]
