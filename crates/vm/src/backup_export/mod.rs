@@ -41,8 +41,8 @@ pub struct BackupReport {
 /// Backs a machine up. With `keep`, only so many generations stay in the folder: older ones are
 /// removed once the new one was read back and found right.
 ///
-/// Errors: [`ErrorKind::NoSpace`] before anything is written, where it is known not to fit;
-/// [`ErrorKind::Locked`] if the machine runs and no snapshot of it is meant, or if another backup
+/// Errors: [`hako_block::ErrorKind::NoSpace`] before anything is written, where it is known not to fit;
+/// [`hako_block::ErrorKind::Locked`] if the machine runs and no snapshot of it is meant, or if another backup
 /// of it into the folder is under way.
 pub fn backup_export(
     vm: &Vm,
