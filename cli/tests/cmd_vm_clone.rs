@@ -353,3 +353,31 @@ fn linked_clones_of_every_format_get_an_overlay_of_its_kind() {
         assert!(drives[0]["error"].is_null(), "{drives}");
     }
 }
+
+#[test]
+fn a_linked_clone_of_now_stands_on_a_snapshot_that_is_taken_if_need_be() {
+    let vms = web("disk.raw");
+    let run = vms.run(&["clone", "web", "a", "--linked"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(
+        run.stderr.contains("\"for a\" (1) was taken"),
+        "{}",
+        run.stderr
+    );
+    // Nothing was written since: the same snapshot does.
+    vms.done(&["clone", "web", "b", "--linked"]);
+    vms.done(&["set", "web", "--memory", "512M"]);
+    vms.done(&["clone", "web", "c", "--linked"]);
+    assert_eq!(value(&vms, "c/c.vmx", "memsize").unwrap(), "512");
+    let snapshots = vms.json(&["info", "web"])["snapshots"].clone();
+    assert_eq!(snapshots.as_array().unwrap().len(), 1, "{snapshots}");
+    let allow = vms.path("web");
+    for name in ["a", "b", "c"] {
+        let disk = format!("home/vms/{name}/{name}.vmdk");
+        let words = ["disk", "compare", "disk.raw", &disk, "--allow-path"];
+        let run = vms
+            .world
+            .hako([&words[..], &[allow.to_str().unwrap()]].concat());
+        assert_eq!(run.code, 0, "{name}: {}{}", run.stdout, run.stderr);
+    }
+}

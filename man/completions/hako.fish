@@ -639,7 +639,7 @@ complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -s q -l quiet -d 'Say nothing but results and errors'
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from export" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from clone" -l snapshot -d 'Clone this snapshot, by name or number, even while the machine runs' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from clone" -l snapshot -d 'Clone this snapshot, by name, path or number; without --linked even while the machine runs' -r
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from clone" -l folder -d 'The new machine\'s folder, instead of vms/NEW in the home of machines' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from clone" -l format -d 'Format of the new disks, instead of those that they have' -r -f -a "raw\t''
 qcow2\t''
@@ -665,7 +665,7 @@ complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand
 plain\t'A line on standard error now and then'
 json\t'One JSON object per line on standard error'
 none\t'Nothing'"
-complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from clone" -l linked -d 'Make the disks overlays on what the snapshot holds, instead of copies'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from clone" -l linked -d 'Make the disks overlays on what a snapshot holds, instead of copies'
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from clone" -l verify -d 'Read each new disk back and compare before anything gets its name'
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from clone" -l json -d 'Print results as JSON'
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from clone" -s q -l quiet -d 'Say nothing but results and errors'

@@ -18,7 +18,8 @@ const EXAMPLES: &str = "\
 Examples:
   hako vm clone web web2
   hako vm clone web web-old --snapshot before-update
-  hako vm clone web test-7 --linked --snapshot before-update
+  hako vm clone web test-7 --linked
+  hako vm clone web test-8 --linked --snapshot before-update
   hako vm clone web web2 --folder /srv/vms/web2 --format qcow2 --verify
 
 Exit status:
@@ -49,16 +50,17 @@ pub struct Clone {
     #[arg(value_name = "NEW")]
     name: String,
 
-    /// Clone this snapshot, by name or number, even while the machine runs
-    #[arg(long, value_name = "NAME")]
+    /// Clone this snapshot, by name, path or number; without --linked even while the machine runs
+    #[arg(long, value_name = "SNAP")]
     snapshot: Option<String>,
 
-    /// Make the disks overlays on what the snapshot holds, instead of copies
+    /// Make the disks overlays on what a snapshot holds, instead of copies
     ///
-    /// Takes no time and no space. The clone needs the machine from then on, which the inventory
-    /// records: the machine is neither renamed nor deleted while such a clone is there, nor what
-    /// the snapshot holds.
-    #[arg(long, requires = "snapshot", conflicts_with_all = ["format", "verify", "rate", "threads"])]
+    /// Without --snapshot it is the one that the machine comes from, if nothing was written since;
+    /// else one is taken, and told. Takes no time and no space. The clone needs the machine from
+    /// then on, which the inventory records: the machine is neither renamed nor deleted while such
+    /// a clone is there, nor what the snapshot holds.
+    #[arg(long, conflicts_with_all = ["format", "verify", "rate", "threads"])]
     linked: bool,
 
     /// The new machine's folder, instead of vms/NEW in the home of machines
@@ -94,7 +96,7 @@ impl Clone {
     pub fn run(&self, context: &Context) -> Result<Exit> {
         let home = home()?;
         let vm = Vm::open(&home, &self.machine, &self.allow_path)?;
-        let request = self.request()?;
+        let request = self.request(context)?;
         let cancel = context.cancel_on_signals()?;
         let progress = context.progress();
         let report = hako_vm::clone_vm(&home, vm, &request, &*progress, &cancel)?;
@@ -109,12 +111,13 @@ impl Clone {
         Ok(Exit::Done)
     }
 
-    fn request(&self) -> Result<CloneRequest> {
+    fn request(&self, context: &Context) -> Result<CloneRequest> {
         Ok(CloneRequest {
             name: self.name.clone(),
             folder: self.folder.clone(),
             snapshot: self.snapshot.clone(),
             linked: self.linked,
+            created_us: context.time_us(),
             format: self.format.as_deref().map(format_named).transpose()?,
             subformat: self.subformat.clone(),
             verify: self.verify,

@@ -3,25 +3,26 @@
 
 mod identity;
 mod linked;
+mod subject;
 
 use std::path::PathBuf;
 
 use hako_block::gate::replace_file;
 use hako_block::{Cancel, Error, ErrorKind, Progress, Result, StagedTree};
 use hako_formats::machine::{DiskMedium, Node};
+use hako_formats::vmsd::Snapshot;
 use hako_formats::vmx::Vmx;
-use hako_formats::{CreateOptions, DiskFormat, OpenOptions, format_named};
+use hako_formats::{CreateOptions, DiskFormat, OpenOptions, Task, format_named};
 use hako_pipeline::CopyOptions;
 
 use crate::check::check_name;
 use crate::copy::Manner;
-use crate::import::{
-    Cds, Extent, Incoming, Text, UsedBy, find_snapshot, hold, incoming_of, new_folder, write_files,
-};
+use crate::import::{Cds, Extent, Incoming, Text, UsedBy, incoming_of, new_folder, write_files};
 use crate::vm::absolute;
 use crate::{Entry, Home, Inventory, Vm};
 use identity::Identity;
 use linked::{Overlays, list_of_clone};
+use subject::Subject;
 
 /// What to clone.
 #[derive(Default)]
@@ -30,10 +31,13 @@ pub struct CloneRequest {
     pub name: String,
     /// Its folder, instead of one of its name where machines live.
     pub folder: Option<PathBuf>,
-    /// The snapshot to clone, by name or uid, instead of the current state.
+    /// The snapshot to clone, by name, path or uid, instead of the current state.
     pub snapshot: Option<String>,
-    /// Make overlays on what the snapshot holds, instead of copies.
+    /// Make overlays on what a snapshot holds, instead of copies. Without a snapshot it is the one
+    /// that the current state comes from, if nothing was written since; else one is taken.
     pub linked: bool,
+    /// When a snapshot is taken, in microseconds since 1970.
+    pub created_us: u64,
     /// Format of its disks, instead of those that they have.
     pub format: Option<&'static dyn DiskFormat>,
     /// Variant of that format.
@@ -88,12 +92,6 @@ pub fn clone_vm(
 ) -> Result<CloneReport> {
     let name = request.name.as_str();
     check_name(name)?;
-    let may_run = request.snapshot.is_some() && !request.linked;
-    let _held = (!may_run).then(|| hold(&vm)).transpose()?;
-    vm.reload()?;
-    if request.linked {
-        vm.refuse_pending()?;
-    }
     vm.vmx.clone().set_name(name)?; // Refused if it is encrypted.
     let folder = match &request.folder {
         Some(folder) => folder.clone(),
@@ -105,13 +103,19 @@ pub fn clone_vm(
         ErrorKind::Exists => error.hint("choose another name"),
         _ => error,
     };
-    if !request.linked {
-        // Before much is copied; what takes no time is told when the clone is listed.
+    if !request.linked || request.snapshot.is_none() {
+        // Before much is done; what takes no time is told when the clone is listed.
         Inventory::read(home)?
             .refuse_taken(name, &vmx)
             .map_err(another)?;
     }
     let tree = StagedTree::new(&folder)?;
+    let task = Task { progress, cancel };
+    let Subject {
+        held: _held,
+        snapshot,
+        mut warnings,
+    } = Subject::find(&mut vm, request, task)?;
     let copy = CopyOptions {
         rate: request.rate,
         ..CopyOptions::new(progress, cancel).with_threads(request.threads)
@@ -120,13 +124,15 @@ pub fn clone_vm(
         home,
         vm: &vm,
         request,
+        snapshot,
         tree: &tree,
         copy,
     };
-    let (disks, warnings) = match request.linked {
+    let (disks, told) = match request.linked {
         true => job.linked()?,
         false => job.full()?,
     };
+    warnings.extend(told);
     cancel.check()?;
     let cleared = tree.cleared().to_vec();
     let entry = Entry {
@@ -163,6 +169,7 @@ struct Job<'a> {
     home: &'a Home,
     vm: &'a Vm,
     request: &'a CloneRequest,
+    snapshot: Option<Snapshot>,
     tree: &'a StagedTree,
     copy: CopyOptions<'a>,
 }
@@ -202,11 +209,9 @@ impl Job<'_> {
 
     /// Fills the tree with a clone that stands on what a snapshot holds.
     fn linked(&self) -> Result<Done> {
-        let wanted = self.request.snapshot.as_deref().unwrap_or_default();
-        let snapshot = find_snapshot(self.vm, wanted)?;
         let (mut incoming, mut told) = self.incoming()?;
         let nodes: Vec<Node> = incoming.disks.drain(..).map(|disk| disk.node).collect();
-        let held = snapshot.disks.iter();
+        let held = self.snapshot.iter().flat_map(|snapshot| &snapshot.disks);
         let held = held.filter(|disk| nodes.contains(&disk.node));
         let disks: Vec<(Node, DiskMedium)> = held.map(|disk| (disk.node, disk.medium())).collect();
         let create = CreateOptions::default();
@@ -238,7 +243,8 @@ impl Job<'_> {
     /// Returns what is to be written, with an identity of its own, and what the user should know.
     fn incoming(&self) -> Result<(Incoming, Vec<String>)> {
         let extent = Extent {
-            snapshot: self.request.snapshot.as_deref(),
+            snapshot: self.snapshot.as_ref(),
+            has_hardware_of_now: self.request.snapshot.is_none(),
             cds: Cds::Own,
             keeps_shapes: self.request.format.is_none(),
         };

@@ -19,7 +19,7 @@ pub(crate) use description::{portable_stem, recorded_contents};
 pub use verify::{Verified, verify_file};
 
 use crate::Vm;
-use crate::import::{Cds, Extent, incoming_of};
+use crate::import::{Cds, Extent, find_snapshot, incoming_of};
 
 /// What to export.
 pub struct ExportRequest {
@@ -111,8 +111,12 @@ pub fn export(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<ExportReport> {
+    let snapshot = request.snapshot.as_deref();
+    let snapshot = snapshot.map(|wanted| find_snapshot(vm, wanted));
+    let snapshot = snapshot.transpose()?;
     let extent = Extent {
-        snapshot: request.snapshot.as_deref(),
+        snapshot: snapshot.as_ref(),
+        has_hardware_of_now: false,
         // A package has no place for them; other products find them in the folder.
         cds: match target {
             ExportTarget::Vmx { .. } | ExportTarget::Libvirt(_) => Cds::All,

@@ -4,22 +4,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hako_block::{Access, Error, ErrorKind, Result};
-use hako_formats::dictionary::MAX_BYTES;
 use hako_formats::machine::{DiskMedium, Medium, Node};
 use hako_formats::vmsd::Snapshot;
-use hako_formats::vmx::Vmx;
 use hako_formats::{OpenOptions, OpenedChain};
 
 use super::incoming::{Content, Incoming, NewDisk, NewFile, Text, UsedBy};
-use crate::copy::{Shape, read_small};
-use crate::snapshot::find;
+use crate::copy::Shape;
+use crate::snapshot::{find, state};
 use crate::{Held, State, Vm};
 
 /// What of a machine is copied.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Extent<'a> {
-    /// The snapshot to copy, by name or uid, instead of the current state.
-    pub(crate) snapshot: Option<&'a str>,
+    /// The snapshot to copy, instead of the current state.
+    pub(crate) snapshot: Option<&'a Snapshot>,
+    /// Whether the hardware is the current one even so.
+    pub(crate) has_hardware_of_now: bool,
     /// Which CD images come along.
     pub(crate) cds: Cds,
     /// Whether its disks keep format and variant.
@@ -43,6 +43,7 @@ pub(super) fn incoming(vmx: &Path, open: &OpenOptions) -> Result<Incoming> {
     let vm = Vm::at(vmx, &open.rules.allow_paths)?;
     let extent = Extent {
         snapshot: None,
+        has_hardware_of_now: true,
         cds: Cds::All,
         keeps_shapes: false,
     };
@@ -51,11 +52,9 @@ pub(super) fn incoming(vmx: &Path, open: &OpenOptions) -> Result<Incoming> {
 
 /// Finds out what is to be written. Of a machine that runs only a snapshot can be copied.
 pub(crate) fn incoming_of(vm: &Vm, extent: Extent<'_>, open: &OpenOptions) -> Result<Incoming> {
-    let snapshot = match extent.snapshot {
-        Some(wanted) => Some(find_snapshot(vm, wanted)?),
-        None => None,
-    };
-    let kept = snapshot.as_ref().map(|snapshot| text_of(vm, snapshot));
+    let snapshot = extent.snapshot;
+    let kept = snapshot.filter(|_| !extent.has_hardware_of_now);
+    let kept = kept.map(|snapshot| state::config(vm, snapshot));
     let vmx = kept.transpose()?.flatten().unwrap_or(vm.vmx.clone());
     let machine = vmx.machine();
     let mut incoming = Incoming {
@@ -77,7 +76,7 @@ pub(crate) fn incoming_of(vm: &Vm, extent: Extent<'_>, open: &OpenOptions) -> Re
     for drive in machine.drives {
         match &drive.medium {
             Medium::Disk(disk) => {
-                let disk = match &snapshot {
+                let disk = match snapshot {
                     None => Some(disk.clone()),
                     Some(snapshot) => of_snapshot(vm, snapshot, drive.node, disk)?,
                 };
@@ -153,17 +152,6 @@ pub(crate) fn find_snapshot(vm: &Vm, wanted: &str) -> Result<Snapshot> {
     let snapshots = vm.vmsd()?.map(|vmsd| vmsd.snapshots());
     let found = find(snapshots.as_deref().unwrap_or_default(), wanted).cloned();
     found.map_err(|error| error.in_file(vm.vmsd_path()))
-}
-
-/// Returns the machine's text as it was when the snapshot was taken, if that was kept.
-fn text_of(vm: &Vm, snapshot: &Snapshot) -> Result<Option<Vmx>> {
-    let Some(file) = &snapshot.config else {
-        return Ok(None);
-    };
-    let opened = vm.open_file(file, Access::ReadOnly, &vm.rules(true))?;
-    let bytes = read_small(&*opened.storage, MAX_BYTES, "VMX")?;
-    let vmx = Vmx::parse(&bytes).map_err(|error| error.in_file(opened.storage.name()))?;
-    Ok(Some(vmx))
 }
 
 /// Returns the disk at `node` as the snapshot holds it; `None` if it does not. Errors: one whose

@@ -18,7 +18,7 @@ mod name;
 mod overlay;
 mod plan;
 mod revert;
-mod state;
+pub(crate) mod state;
 #[cfg(test)]
 mod testing;
 mod text;
@@ -26,11 +26,13 @@ mod tidy;
 
 pub use consolidate::Consolidation;
 pub use create::{SnapshotReport, SnapshotRequest, create_snapshot};
+pub(crate) use create::{part_of, take};
 pub use delete::{Doomed, SnapshotDeletion};
 pub use doctor::{Finding, Treatment, Trouble, examine_snapshots, repair_snapshots};
 pub use find::find;
 pub use journal::{Recovered, Verb};
 pub use list::{ListedSnapshot, SnapshotList, list_snapshots};
+pub(crate) use name::ImageName;
 pub use revert::{LostDisk, Reversal, RevertReport};
 pub use tidy::ImageMerge;
 

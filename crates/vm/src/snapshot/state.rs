@@ -26,7 +26,7 @@ pub(super) fn has_memory(vm: &Vm, snapshot: &Snapshot) -> bool {
 
 /// Returns the machine's configuration at a snapshot: what was kept with it, else what is in the
 /// state of a VMware product; none if neither has it.
-pub(super) fn config(vm: &Vm, snapshot: &Snapshot) -> Result<Option<Vmx>> {
+pub(crate) fn config(vm: &Vm, snapshot: &Snapshot) -> Result<Option<Vmx>> {
     let kept = match &snapshot.config {
         Some(file) => match vm.open_file(file, Access::ReadOnly, &vm.rules(true)) {
             Ok(opened) => read_text(opened.storage.name().as_ref())?,
