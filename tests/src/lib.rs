@@ -9,6 +9,7 @@ pub mod fuzz;
 pub mod machines;
 pub mod nbd;
 pub mod peers;
+pub mod states;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

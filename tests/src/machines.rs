@@ -82,8 +82,9 @@ impl Machines {
         let mut command = self.command(hako());
         let command = command.args(words).stdout(Stdio::piped());
         let output = command.stderr(Stdio::piped()).output().unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{words:?}: {stderr}");
+        let said = [&output.stdout[..], &output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(output.status.success(), "{words:?}: {said}");
         output.stdout
     }
 
@@ -93,6 +94,38 @@ impl Machines {
         let command = command.args(killing(call, n)).arg(hako()).args(words);
         let status = command.status().unwrap();
         status.signal().is_none().then_some(status)
+    }
+
+    /// Copies a folder, instead of what is there.
+    pub fn copy(&self, from: &str, to: &str) {
+        let _ = std::fs::remove_dir_all(self.path(to));
+        let mut copy = self.command("cp");
+        let status = copy.args(["-a", from, to]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Kills hako at the first call of each name that changes something, the next after `every`
+    /// and so on, each time with `template` as its home, until it is through before its turn.
+    /// Returns how often it was killed.
+    pub fn kill_everywhere(
+        &self,
+        words: &[&str],
+        every: usize,
+        mut look: impl FnMut(&str),
+    ) -> usize {
+        let mut n_killed = 0;
+        for (number, call) in CHANGING_CALLS.iter().enumerate() {
+            for n in (1 + number % every..).step_by(every) {
+                self.copy("template", "home");
+                if let Some(status) = self.killed(words, call, n) {
+                    assert!(status.success(), "{words:?} at {call} {n}: {status}");
+                    break;
+                }
+                look(&format!("{words:?} killed at {call} {n}"));
+                n_killed += 1;
+            }
+        }
+        n_killed
     }
 
     /// Compares an image, which may stand on others in the folder, with `disk.raw`.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use hako_tests::machines::{Machines, has_strace};
 use hako_tests::states::{Content, Files};
-use hako_tests::{all, names};
+use hako_tests::{all, hako, names};
 
 const MIB: u64 = 1 << 20;
 
@@ -88,19 +88,27 @@ fn kill(world: &Machines, words: &[&str]) {
     world.run(words);
     let after = States::of(world, "web");
     let kept = names(&world.path("home/vms/web"));
-    let every = if all() { 1 } else { 5 };
+    let every = if all() { 1 } else { 2 };
     let n_killed = world.kill_everywhere(words, every, |about| {
-        world.run(&["snapshot", "doctor", "web", "--repair"]);
+        let mut doctor = world.command(hako());
+        let doctor = doctor.args(["snapshot", "doctor", "web", "--repair"]);
+        let found = doctor.status().unwrap().code();
+        // What is to be consolidated is a finding until it is.
+        let is_left = words.contains(&"consolidate") && found == Some(1);
+        assert!(found == Some(0) || is_left, "{about}: {found:?}");
         let left = States::of(world, "web");
+        let is_saved = words.contains(&"--save-first")
+            && left.present == before.present
+            && left.snapshots == after.snapshots;
         assert!(
-            left == before || left == after,
+            left == before || left == after || is_saved,
             "{about}: {}, before {}, after {}",
             left.told(),
             before.told(),
             after.told()
         );
         assert!(States::of(world, "linked") == clone, "{about}");
-        if left == before {
+        if left != after || is_left {
             world.run(words);
         }
         assert!(States::of(world, "web") == after, "{about}, again");
@@ -159,6 +167,7 @@ fn consolidation_killed_anywhere_is_completed() {
     let world = world(["vmdk", "qcow2"]);
     // What a product leaves behind that could not merge: the entry is gone, its disks are there.
     let path = world.path("template/vms/web/web.vmsd");
+    std::fs::remove_file(path.with_file_name("web-Snapshot3.vmx")).unwrap();
     let mut vmsd = Files::of(&world.path("template"), "web").vmsd.unwrap();
     vmsd.remove(&[3].into()).unwrap();
     vmsd.set_needs_consolidation(true).unwrap();

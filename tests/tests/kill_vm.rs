@@ -4,7 +4,7 @@
 use std::ops::Deref;
 use std::path::Path;
 
-use hako_tests::machines::{CHANGING_CALLS, Machines, has_strace};
+use hako_tests::machines::{Machines, has_strace};
 use hako_tests::{disk_verb, hako, names};
 use serde_json::Value;
 
@@ -70,13 +70,6 @@ impl World {
         self.copy("home", "template");
     }
 
-    fn copy(&self, from: &str, to: &str) {
-        let _ = std::fs::remove_dir_all(self.path(to));
-        let mut copy = self.command("cp");
-        let status = copy.args(["-a", from, to]).status().unwrap();
-        assert!(status.success());
-    }
-
     /// Returns what the guest sees on the machine's first disk, and that all its files are there.
     #[track_caller]
     fn assert_whole(&self, name: &str, about: &str) {
@@ -94,23 +87,9 @@ impl World {
     }
 }
 
-/// Kills `words` at the first call of each name, the second and so on, each time from the
-/// template, until the verb is through before its turn. Returns how often it was killed.
-fn kill_everywhere(world: &World, words: &[&str], mut look: impl FnMut(&str)) -> usize {
-    let mut n_killed = 0;
-    for call in CHANGING_CALLS {
-        for n in 1.. {
-            world.copy("template", "home");
-            let words = [&["vm"], words].concat();
-            if let Some(status) = world.killed(&words, call, n) {
-                assert!(status.success(), "{words:?} at {call} {n}: {status}");
-                break;
-            }
-            look(&format!("killed at {call} {n}"));
-            n_killed += 1;
-        }
-    }
-    n_killed
+/// Kills `hako vm …` everywhere; see [`Machines::kill_everywhere`].
+fn kill_everywhere(world: &World, words: &[&str], look: impl FnMut(&str)) -> usize {
+    world.kill_everywhere(&[&["vm"], words].concat(), 1, look)
 }
 
 #[test]
