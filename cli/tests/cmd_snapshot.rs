@@ -503,3 +503,22 @@ fn long_chains_are_advised_against() {
     let chain = vms.json(&["info", "web"])["drives"][0]["layers"].clone();
     assert_eq!(chain.as_array().unwrap().len(), 34);
 }
+
+/// VMware's limit: a base with 255 overlays. Long, for each is made one by one.
+#[test]
+fn the_256th_overlay_is_refused() {
+    if std::env::var_os("HAKO_ALL").is_none() {
+        return;
+    }
+    let vms = Vms::new();
+    vms.done(&["create", "web", "--disk", "8M"]);
+    for number in 1..=255 {
+        let run = vms.run_snapshot(&["create", "web", &format!("s{number}")]);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+    }
+    assert_eq!(shown(&vms, "scsi0:0"), [0; 4]);
+    vms.snapshot_fails(&["create", "web", "more"], 1, "255 overlays already");
+    assert_eq!(live(&vms, "scsi0:0"), "web-000255.vmdk");
+    let run = vms.run_snapshot(&["revert", "web", "s1"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+}

@@ -99,6 +99,9 @@ impl Dictionary {
         }
         let others = self.lines_of.get(&key.to_ascii_lowercase());
         let others: Vec<usize> = others.map_or(Vec::new(), |lines| lines[1..].to_vec());
+        if others.is_empty() {
+            return;
+        }
         for other in others.into_iter().rev() {
             self.lines.remove(other);
         }
@@ -117,8 +120,15 @@ impl Dictionary {
             self.lines[index - 1].close(&ending);
         }
         let line = Line::new(key, value, if is_open { b"" } else { &ending });
-        self.lines.insert(index, line);
-        self.index();
+        if index == self.lines.len() {
+            // A text that grows is not looked through for each line.
+            let lines = self.lines_of.entry(key.to_ascii_lowercase());
+            lines.or_default().push(index);
+            self.lines.push(line);
+        } else {
+            self.lines.insert(index, line);
+            self.index();
+        }
     }
 
     /// Returns where a line for a new key goes.
