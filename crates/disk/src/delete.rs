@@ -25,7 +25,8 @@ pub fn delete(subject: &Subject, force: bool) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Returns whether an overlay stores nothing itself. Its parents are not looked at.
+/// Returns whether an image is an overlay that stores nothing itself. Its parents are not looked
+/// at.
 pub fn is_empty(subject: &Subject) -> Result<bool> {
     let options = OpenOptions {
         top_only: true,
@@ -33,6 +34,9 @@ pub fn is_empty(subject: &Subject) -> Result<bool> {
     };
     let opened = open_chain(&subject.path, &options)?;
     let image = &opened.layers[0].image;
+    if image.info().parent.is_none() {
+        return Ok(false);
+    }
     let (mut offset, size) = (0, image.info().virtual_size);
     while offset < size {
         let extent = image.next_extent(offset)?;

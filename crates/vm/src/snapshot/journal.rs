@@ -14,15 +14,17 @@
 
 use std::path::{Path, PathBuf};
 
-use hako_block::gate::{folder_of, replace_file, sync_folder_of};
+use hako_block::gate::{replace_file, sync_folder_of};
 use hako_block::{Cancel, Error, NoProgress, Result};
 use hako_disk::{MergeRequest, RebaseRequest};
-use hako_formats::Task;
 use hako_formats::dictionary::Dictionary;
 use hako_formats::digest::{Algorithm, Hasher, hex};
 use hako_formats::machine::Node;
+use hako_formats::{OpenOptions, Task, open_chain};
 
+use super::graph::{is_delta, is_kept_configuration};
 use super::name::ImageName;
+use super::removal::{Removal, own_file};
 use crate::Vm;
 use crate::files::files_by_name;
 use crate::vm::read_text;
@@ -324,25 +326,12 @@ impl Journal {
         if self.remove.is_empty() {
             return Ok(Vec::new());
         }
-        let stays = |name: &str, why: &str| format!("{name}: {why}, so it stays");
-        let in_use = match vm.files_in_use() {
-            Ok(files) => files,
-            Err(error) => {
-                let why = format!("what stands on it cannot be told ({error})");
-                return Ok(self.remove.iter().map(|name| stays(name, &why)).collect());
-            }
-        };
+        let removal = Removal::new(vm);
         let mut warnings = Vec::new();
         for name in &self.remove {
-            let Some(path) = own_file(vm, name) else {
-                continue;
-            };
-            if path == vm.path() || in_use.contains(&path) {
-                warnings.push(stays(name, "the machine uses it"));
-                continue;
+            if let Some(path) = own_file(vm, name) {
+                warnings.extend(removal.remove(&path)?);
             }
-            std::fs::remove_file(&path)
-                .map_err(|error| Error::io("delete", error).in_file(&path))?;
         }
         sync_folder_of(vm.path())?;
         Ok(warnings)
@@ -350,17 +339,30 @@ impl Journal {
 
     /// Takes away what was made, as long as nothing is in it, and then the journal.
     fn undo(&self, vm: &Vm) -> Result<Vec<String>> {
+        let removal = Removal::new(vm);
         let mut warnings = Vec::new();
         for image in self.disks.iter().filter_map(|change| change.new.as_ref()) {
-            match undo_image(vm, image) {
-                Ok(()) => {}
-                Err(error) => warnings.push(format!("stays: {error}")),
+            let path = vm.folder().join(&image.file);
+            // Its main file gets its name last: without that, extent files alone may be there.
+            let files = match own_file(vm, &image.file) {
+                Some(path) if !is_new_overlay(vm, image).unwrap_or(false) => {
+                    let path = path.display();
+                    warnings.push(format!("{path}: is no empty overlay, so it stays"));
+                    continue;
+                }
+                Some(_) => layer_files(vm, image)?,
+                None if is_delta(&path) => files_by_name(&path),
+                None => continue,
+            };
+            let own = files.iter().filter_map(|file| own_file(vm, file.to_str()?));
+            for file in own.collect::<Vec<_>>() {
+                warnings.extend(removal.remove(&file)?);
             }
         }
         for name in &self.made {
-            if let Some(path) = own_file(vm, name).filter(|path| path != vm.path()) {
-                std::fs::remove_file(&path)
-                    .map_err(|error| Error::io("delete", error).in_file(&path))?;
+            let path = own_file(vm, name);
+            if let Some(path) = path.filter(|path| is_kept_configuration(path, &vm.stem())) {
+                warnings.extend(removal.remove(&path)?);
             }
         }
         for debris in vm.debris()? {
@@ -369,6 +371,23 @@ impl Journal {
         forget(vm)?;
         Ok(warnings)
     }
+}
+
+fn is_new_overlay(vm: &Vm, image: &ImageName) -> Result<bool> {
+    hako_disk::is_empty(&image.subject(vm)?)
+}
+
+/// Returns the files of an image, the main one last.
+fn layer_files(vm: &Vm, image: &ImageName) -> Result<Vec<PathBuf>> {
+    let subject = image.subject(vm)?;
+    let options = OpenOptions {
+        top_only: true,
+        ..subject.open
+    };
+    let opened = open_chain(&subject.path, &options)?;
+    let mut files = hako_disk::files_of(&opened.layers[0]);
+    files.reverse();
+    Ok(files)
 }
 
 impl Merge {
@@ -380,24 +399,6 @@ impl Merge {
             threads: None,
         })
     }
-}
-
-/// Removes a new overlay with nothing in it.
-fn undo_image(vm: &Vm, image: &ImageName) -> Result<()> {
-    let main = vm.folder().join(&image.file);
-    if own_file(vm, &image.file).is_none() {
-        // Its main file gets its name last.
-        for file in files_by_name(&main).iter().filter(|file| file.is_file()) {
-            std::fs::remove_file(file).map_err(|error| Error::io("delete", error).in_file(file))?;
-        }
-        return Ok(());
-    }
-    let subject = image.subject(vm)?;
-    if !hako_disk::is_empty(&subject)? {
-        let what = "was made for it, and has been written to since";
-        return Err(Error::invalid(what).in_file(&main));
-    }
-    hako_disk::delete(&subject, true).map(drop)
 }
 
 /// Returns the path of a journal, whether it is there or not.
@@ -414,17 +415,6 @@ fn forget(vm: &Vm) -> Result<()> {
         _ => (),
     }
     sync_folder_of(&path)
-}
-
-/// Returns the path of a regular file of the machine's folder; none if it is not there, or is
-/// anywhere else.
-fn own_file(vm: &Vm, name: &str) -> Option<PathBuf> {
-    let path = vm.folder().join(name);
-    let folder = std::fs::canonicalize(folder_of(&path)).ok()?;
-    let root = std::fs::canonicalize(vm.folder()).ok()?;
-    let path = folder.join(path.file_name()?);
-    let is_file = std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file());
-    (is_file && folder.starts_with(root)).then_some(path)
 }
 
 fn digest(bytes: &[u8]) -> String {

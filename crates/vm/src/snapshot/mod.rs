@@ -17,6 +17,7 @@ mod list;
 mod name;
 mod overlay;
 mod plan;
+mod removal;
 mod revert;
 pub(crate) mod state;
 #[cfg(test)]

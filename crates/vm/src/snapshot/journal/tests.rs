@@ -218,16 +218,24 @@ fn texts_that_somebody_else_changed_are_left_alone() {
 fn a_file_that_is_in_use_or_elsewhere_is_not_removed() {
     let (world, names) = chain("vmdk");
     std::fs::write(world.at("../other.vmdk"), b"foreign").unwrap();
+    std::fs::write(world.at("diary.txt"), b"mine").unwrap();
     let mut vm = world.vm();
     let journal = Journal {
-        remove: ["base.vmdk", "web.vmx", "../other.vmdk", "not-there.vmdk"]
-            .map(str::to_owned)
-            .to_vec(),
+        remove: [
+            "base.vmdk",
+            "web.vmx",
+            "../other.vmdk",
+            "not-there.vmdk",
+            "diary.txt",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
         ..Journal::new(Verb::Delete, &vm, LIST.to_vec()).unwrap()
     };
     journal.write(&vm).unwrap();
     let recovered = recover(&mut vm).unwrap().unwrap();
-    assert_eq!(recovered.warnings().len(), 2, "{recovered:?}");
+    assert_eq!(recovered.warnings().len(), 3, "{recovered:?}");
+    assert!(world.at("diary.txt").exists());
     assert!(world.at("../other.vmdk").exists());
     assert_eq!(world.shown(&names[3])[..2], [4, 1]);
     assert_eq!(std::fs::read(world.at("web.vmsd")).unwrap(), LIST);
@@ -321,5 +329,44 @@ fn without_disks_the_texts_alone_tell_how_far_it_came() {
         }
         assert_eq!(recover(&mut vm).unwrap(), Some(wanted));
         assert!(!path_of(&vm).exists());
+    }
+}
+
+#[test]
+fn undoing_takes_away_nothing_but_what_was_made() {
+    let world = World::new();
+    world.image("web.vmdk", None);
+    world.image("web-000001.vmdk", Some("web.vmdk"));
+    world.image("web-000002.vmdk", Some("web-000001.vmdk"));
+    world.image("base.vmdk", None);
+    world.vmx(&["web-000002.vmdk"]);
+    world.vmsd(1, &[(1, 0, "web-000001.vmdk")]);
+    let foreign = world.at("../foreign.vmdk").to_str().unwrap().to_owned();
+    for file in ["../foreign.vmdk", "diary.txt", "web-Snapshot1.vmx"] {
+        std::fs::write(world.at(file), b"mine").unwrap();
+    }
+    let vmsd = std::fs::read_to_string(world.at("web.vmsd")).unwrap();
+    let vmsd = format!("{vmsd}hako.uid1.config = \"web-Snapshot1.vmx\"\n");
+    std::fs::write(world.at("web.vmsd"), vmsd).unwrap();
+    let before = world.names();
+    // What a damaged journal, or somebody else's, could name.
+    for new in ["base.vmdk", "web-000001.vmdk", "../foreign.vmdk", &foreign] {
+        let journal = Journal {
+            made: [
+                "diary.txt",
+                "web.vmdk",
+                "web.vmx",
+                "web-Snapshot1.vmx",
+                &foreign,
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            disks: vec![change("web-000002.vmdk", new)],
+            ..Journal::new(Verb::Create, &world.vm(), LIST.to_vec()).unwrap()
+        };
+        journal.write(&world.vm()).unwrap();
+        recover(&mut world.vm()).unwrap();
+        assert_eq!(world.names(), before, "{new}");
+        assert!(world.at("../foreign.vmdk").exists(), "{new}");
     }
 }

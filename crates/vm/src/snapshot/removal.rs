@@ -1,0 +1,76 @@
+//! Taking away files of snapshots, and nothing else: what names them is a text that may be damaged,
+//! or somebody else's.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use hako_block::gate::folder_of;
+use hako_block::{Error, Result};
+use hako_formats::FORMATS;
+use hako_formats::vmsd::Vmsd;
+
+use super::graph::is_kept_configuration;
+use crate::Vm;
+
+/// What may be removed of a machine's folder.
+pub(super) struct Removal<'a> {
+    vm: &'a Vm,
+    /// Files that may not go; an error if that is not known.
+    in_use: Result<BTreeSet<PathBuf>>,
+}
+
+impl<'a> Removal<'a> {
+    pub(super) fn new(vm: &'a Vm) -> Self {
+        let kept = |vm: &Vm| -> Result<BTreeSet<PathBuf>> {
+            let mut files = vm.files_in_use()?;
+            let configs = vm
+                .vmsd()?
+                .iter()
+                .flat_map(Vmsd::snapshots)
+                .collect::<Vec<_>>();
+            let configs = configs.into_iter().filter_map(|one| one.config);
+            files.extend(configs.map(|name| vm.folder().join(name)));
+            Ok(files)
+        };
+        Self {
+            vm,
+            in_use: kept(vm),
+        }
+    }
+
+    /// Removes a file of the machine's folder, or says why it stays.
+    pub(super) fn remove(&self, path: &Path) -> Result<Option<String>> {
+        let stays = |why: &str| Ok(Some(format!("{}: {why}, so it stays", path.display())));
+        match &self.in_use {
+            Err(error) => return stays(&format!("what stands on it cannot be told ({error})")),
+            Ok(files) if files.contains(path) => return stays("the machine uses it"),
+            Ok(_) => {}
+        }
+        if path == self.vm.path() || !is_of_snapshots(path, &self.vm.stem()) {
+            return stays("is no file of a snapshot");
+        }
+        std::fs::remove_file(path).map_err(|error| Error::io("delete", error).in_file(path))?;
+        Ok(None)
+    }
+}
+
+/// Returns whether a file is of a kind that snapshots have: an image, a state, a configuration.
+fn is_of_snapshots(path: &Path, stem: &str) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    let extension = extension.unwrap_or_default().to_ascii_lowercase();
+    let mut formats = FORMATS.iter().flat_map(|format| format.extensions());
+    formats.any(|known| *known == extension)
+        || matches!(extension.as_str(), "vmsn" | "vmem")
+        || is_kept_configuration(path, stem)
+}
+
+/// Returns the path of a regular file of the machine's folder; none if it is not there, or is
+/// anywhere else.
+pub(super) fn own_file(vm: &Vm, name: &str) -> Option<PathBuf> {
+    let path = vm.folder().join(name);
+    let folder = std::fs::canonicalize(folder_of(&path)).ok()?;
+    let root = std::fs::canonicalize(vm.folder()).ok()?;
+    let path = folder.join(path.file_name()?);
+    let is_file = std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file());
+    (is_file && folder.starts_with(root)).then_some(path)
+}
