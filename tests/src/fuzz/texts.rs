@@ -73,7 +73,9 @@ pub fn vmx(bytes: &[u8]) {
 
 /// Puts a disk at the first free place of every bus.
 fn put_drives(vmx: &mut Vmx) -> hako_block::Result<()> {
-    let free = Bus::ALL.into_iter().filter_map(|bus| vmx.free_node(bus));
+    let free = Bus::ALL
+        .into_iter()
+        .filter_map(|bus| vmx.free_node(bus, None));
     let free: Vec<_> = free.collect();
     for node in free {
         let drive = Drive {
