@@ -41,9 +41,9 @@ pub struct BackupReport {
 /// Backs a machine up. With `keep`, only so many generations stay in the folder: older ones are
 /// removed once the new one was read back and found right.
 ///
-/// Errors: [`hako_block::ErrorKind::NoSpace`] before anything is written, where it is known not to fit;
-/// [`hako_block::ErrorKind::Locked`] if the machine runs and no snapshot of it is meant, or if another backup
-/// of it into the folder is under way.
+/// Errors: [`hako_block::ErrorKind::NoSpace`] before anything is written, where it is known not to
+/// fit; [`hako_block::ErrorKind::Locked`] if the machine runs and no snapshot of it is meant, or if
+/// another backup of it into the folder is under way.
 pub fn backup_export(
     vm: &Vm,
     target: BackupTarget,
