@@ -288,8 +288,12 @@ impl World {
         if name == "web" || bases.any(|base| base == name) {
             return self.write(name);
         }
-        self.machines.remove(name);
+        let gone = self.machines.remove(name).unwrap();
         self.hako(&["vm", "delete", name, "--yes"]);
+        // What only the clone needed is now to be merged.
+        if let Some(base) = gone.base {
+            self.hako(&["snapshot", "consolidate", &base]);
+        }
     }
 
     /// Looks whether all is as it should be.

@@ -226,7 +226,9 @@ fn without_entry(look: &Look<'_>, tree: &[TreeImage]) -> Vec<Finding> {
             let mut overlays = (0..tree.len()).filter(|other| tree[*other].parent == Some(parent));
             let n_needed = overlays.by_ref().filter(|other| is_needed[*other]).count();
             let is_free = tree[parent].used_by == Use::Nobody && tree[parent].is_own;
-            if is_free && tree[image].is_delta && n_needed == 1 {
+            // What a clone stands on is never merged into its parent.
+            let is_own = tree[image].used_by != Use::Others;
+            if is_free && is_own && tree[image].is_delta && n_needed == 1 {
                 found.insert((image, parent));
             }
         }

@@ -129,6 +129,28 @@ fn a_lost_list_of_snapshots_is_told_by_the_overlays_that_are_in_use() {
 }
 
 #[test]
+fn an_overlay_that_a_clone_stands_on_is_in_order_without_an_entry() {
+    let world = sound();
+    std::fs::remove_file(world.at("web.vmsd")).unwrap();
+    std::fs::create_dir(world.at("other")).unwrap();
+    world.image("other/clone.vmdk", Some("web-000001.vmdk"));
+    let text = "displayName = \"clone\"\nscsi0.present = \"TRUE\"\n\
+                scsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"clone.vmdk\"\n";
+    std::fs::write(world.at("other/clone.vmx"), text).unwrap();
+    let entry = crate::Entry {
+        vmx: world.at("other/clone.vmx"),
+        allow: vec![world.vm().folder().to_path_buf()],
+        ..crate::Entry::default()
+    };
+    crate::Inventory::change(&world.home, |inventory| {
+        inventory.entries.push(entry);
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(troubles(&world), []);
+}
+
+#[test]
 fn an_overlay_that_nothing_refers_to_goes_only_if_it_is_empty() {
     let world = sound();
     world.image("web-000003.vmdk", Some("web-000001.vmdk"));
