@@ -175,10 +175,13 @@ fn what_is_in_the_way_of_an_import_is_told_with_the_way_around() {
     let vms = Vms::new();
     vms.done(&["vm", "export", "web", "web.ova"]);
     vms.fails(&["vm", "import", "web.ova"], 1, "--name NAME");
-    // A gzip of nothing: what is in it is not looked at.
-    let packed = [&b"\x1f\x8b\x08"[..], &[0; 600]].concat();
-    vms.0.write("web.ova.gz", &packed);
-    vms.fails(&["vm", "import", "web.ova.gz"], 1, "gunzip");
+    // What is in it is not looked at.
+    let packed = [&b"\xfd7zXZ\0"[..], &[0; 600]].concat();
+    vms.0.write("web.ova.xz", &packed);
+    vms.fails(&["vm", "import", "web.ova.xz"], 1, "unxz");
+    let damaged = [&b"\x1f\x8b\x08"[..], &[0; 600]].concat();
+    vms.0.write("web.ova.gz", &damaged);
+    vms.fails(&["vm", "import", "web.ova.gz"], 4, "web.ova.gz");
 }
 
 #[test]

@@ -9,7 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader, ErrorKind as IoErrorKind, Read};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flate2::bufread::MultiGzDecoder;
@@ -53,14 +53,22 @@ pub(crate) struct Arrived {
     pub(super) digests: Vec<(Algorithm, Vec<u8>)>,
 }
 
+/// A package that is still to come.
+pub(super) struct Coming {
+    /// Where from: the name of a file, or of the pipe.
+    pub(super) name: PathBuf,
+    pub(super) pipe: Box<dyn Read + Send>,
+}
+
 /// Receives a package. What is kept of it is in an unnamed file in `folder`.
 pub(super) fn receive(
-    pipe: Box<dyn Read + Send>,
+    coming: Coming,
     folder: &Path,
     receiver: &mut dyn Receiver,
     (progress, cancel): (&dyn Progress, &Cancel),
 ) -> Result<Package> {
-    let name = Path::new("standard input");
+    let Coming { name, pipe } = coming;
+    let name = name.as_path();
     let spool = unnamed_file(name, folder)?;
     let pipe = unwrapped(Patient {
         pipe,
@@ -517,11 +525,14 @@ mod tests {
     #[test]
     fn of_a_disk_that_passes_by_only_the_beginning_is_kept() {
         let cancel = Cancel::default();
-        let pipe = Box::new(std::io::Cursor::new(ova()));
+        let coming = Coming {
+            name: PathBuf::from("a pipe"),
+            pipe: Box::new(std::io::Cursor::new(ova())),
+        };
         let folder = std::env::temp_dir();
         let reports: (&dyn Progress, _) = (&NoProgress, &cancel);
         let mut reading = Reading(Cancel::default());
-        let mut package = receive(pipe, &folder, &mut reading, reports).unwrap();
+        let mut package = receive(coming, &folder, &mut reading, reports).unwrap();
         let file = package.envelope.files[0].clone();
         let stored = package.open(&file).unwrap();
         let digests = stored.arrived.unwrap().digests;

@@ -15,7 +15,6 @@ mod unpack;
 mod write;
 
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,7 +29,7 @@ use hako_formats::ovf::Envelope;
 use hako_formats::{CreateOptions, DiskFormat, OpenOptions};
 use hako_pipeline::CopyOptions;
 
-use arrival::Arrived;
+use arrival::{Arrived, Coming};
 use envelope::Expected;
 pub use envelope::PackageChoices;
 pub(crate) use envelope::open as open_image;
@@ -148,7 +147,7 @@ pub fn import(
     let own_name = found.stem();
     let (mut incoming, begun) = match found {
         Found::Package(package, _) => (envelope::incoming(*package, &request.choices)?, None),
-        Found::Coming(pipe, _) => {
+        Found::Coming(coming) => {
             let mut arriving = Arriving {
                 wanted: &wanted,
                 choices: &request.choices,
@@ -156,7 +155,7 @@ pub fn import(
                 begun: None,
                 disks: Vec::new(),
             };
-            let package = arrival::receive(pipe, &request.temp_folder, &mut arriving, reports)?;
+            let package = arrival::receive(coming, &request.temp_folder, &mut arriving, reports)?;
             let incoming = envelope::incoming(package, &request.choices)?;
             (incoming, arriving.begun)
         }
@@ -296,9 +295,9 @@ pub fn list_import(
 ) -> Result<Listing> {
     match find(source, open, cancel)? {
         Found::Package(package, _) => Ok(Listing::of_package(&package)),
-        Found::Coming(pipe, _) => {
+        Found::Coming(coming) => {
             let reports = (progress, cancel);
-            let package = arrival::receive(pipe, temp_folder, &mut Looking, reports)?;
+            let package = arrival::receive(coming, temp_folder, &mut Looking, reports)?;
             Ok(Listing::of_package(&package))
         }
         Found::Vmx(path) => Listing::of_vmx(&path, open),
@@ -310,8 +309,8 @@ pub fn list_import(
 enum Found {
     /// With the name of its file.
     Package(Box<Package>, String),
-    /// A package that is still to come: through a pipe, or out of a gzip; with the name of its file.
-    Coming(Box<dyn Read + Send>, String),
+    /// A package that is still to come: through a pipe, or out of a gzip.
+    Coming(Coming),
     Vmx(PathBuf),
     Disk(PathBuf),
 }
@@ -321,7 +320,11 @@ impl Found {
     fn stem(&self) -> String {
         match self {
             Found::Package(_, stem) => stem.clone(),
-            Found::Coming(_, stem) => stem.clone(),
+            // What is left of web.ova.gz names the machine, if it does not itself.
+            Found::Coming(coming) if coming.name != Path::new(STDIN) => {
+                bare::stem(Path::new(&bare::stem(&coming.name)))
+            }
+            Found::Coming(_) => String::new(),
             Found::Vmx(path) | Found::Disk(path) => bare::stem(path),
         }
     }
@@ -332,7 +335,12 @@ fn find(source: ImportSource, open: &OpenOptions, cancel: &Cancel) -> Result<Fou
         ImportSource::Path(path) => path,
         ImportSource::Stdin(file) => {
             let storage = match Inflow::of(file, Path::new(STDIN), &open.rules)? {
-                Inflow::Pipe(pipe) => return Ok(Found::Coming(Box::new(pipe), String::new())),
+                Inflow::Pipe(pipe) => {
+                    return Ok(Found::Coming(Coming {
+                        name: PathBuf::from(STDIN),
+                        pipe: Box::new(pipe),
+                    }));
+                }
                 Inflow::InPlace(storage) => storage,
             };
             let package = Package::of_tar(Ova::open(Arc::new(storage))?, cancel)?;
@@ -379,9 +387,10 @@ fn coming(path: &Path, open: &OpenOptions) -> Result<Found> {
     if !open.rules.no_lock {
         lock_file(&file, path, LockMode::Read)?;
     }
-    // What is left of web.ova.gz names the machine, if it does not itself.
-    let stem = bare::stem(Path::new(&bare::stem(path)));
-    Ok(Found::Coming(Box::new(file), stem))
+    Ok(Found::Coming(Coming {
+        name: path.to_path_buf(),
+        pipe: Box::new(file),
+    }))
 }
 
 /// Returns the file in a folder that describes a machine.
