@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use hako_block::{
@@ -25,6 +26,13 @@ fn open(path: &Path, access: Access) -> Result<OpenedChain> {
         ..OpenOptions::default()
     };
     open_chain(path, &options)
+}
+
+/// Keeps the tests of this file apart: a program that one of them starts holds the files that are
+/// open just then in another, and their locks, until it has begun to run.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn create(path: &Path, size: u64, parent: Option<ParentLink>) {
@@ -83,6 +91,7 @@ fn qemu_img(args: &[&str], folder: &Path) {
 
 #[test]
 fn qemu_img_finds_no_fault_in_what_was_written_in_place() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let raw = vec![0x11; SIZE];
     std::fs::write(folder.path().join("disk.raw"), &raw).unwrap();
@@ -110,6 +119,7 @@ fn qemu_img_finds_no_fault_in_what_was_written_in_place() {
 
 #[test]
 fn image_that_virtualbox_made_is_sound_and_is_written_in_place() {
+    let _alone = alone();
     let Some(corpus) = std::env::var_os("HAKO_CORPUS").map(PathBuf::from) else {
         eprintln!("skipped: HAKO_CORPUS is not set, NO REAL IMAGE IS TESTED");
         return;
@@ -160,6 +170,7 @@ fn qemu_agrees(path: &Path, content: &[u8]) {
 
 #[test]
 fn qemu_img_agrees_after_each_verb_of_upkeep() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk.vdi");
     let mut disk = vec![0; SIZE];
@@ -205,6 +216,7 @@ fn qemu_img_agrees_after_each_verb_of_upkeep() {
 
 #[test]
 fn upkeep_of_two_tebibytes_takes_time_by_the_data() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk.vdi");
     create(&path, 2 << 40, None);
@@ -242,6 +254,7 @@ fn upkeep_of_two_tebibytes_takes_time_by_the_data() {
 
 #[test]
 fn overlay_finds_its_parent_among_the_files_of_its_folder() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     create(&path("another.vdi"), SIZE as u64, None);
@@ -284,6 +297,7 @@ fn overlay_finds_its_parent_among_the_files_of_its_folder() {
 
 #[test]
 fn two_tebibytes_are_opened_walked_and_checked_at_once() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk.vdi");
     create(&path, 2 << 40, None);
