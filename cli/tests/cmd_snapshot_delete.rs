@@ -129,3 +129,28 @@ fn consolidate_tells_what_stays() {
         ]
     );
 }
+
+#[test]
+fn qcow2_with_snapshots_of_its_own_is_not_removed() {
+    let machine = Snapshots::new();
+    machine.world.done("create web/web.qcow2 8M");
+    machine
+        .world
+        .done("create --parent web/web.qcow2 web/web-000001.qcow2");
+    let vmx = "displayName = \"web\"\nscsi0.present = \"TRUE\"\nscsi0:0.present = \"TRUE\"\n\
+               scsi0:0.fileName = \"web-000001.qcow2\"\nhako.scsi0:0.format = \"qcow2\"\n";
+    std::fs::write(machine.path("web.vmx"), vmx).unwrap();
+    let vmsd = "snapshot.lastUID = \"1\"\nsnapshot.current = \"1\"\n\
+                snapshot.numSnapshots = \"1\"\nsnapshot0.uid = \"1\"\n\
+                snapshot0.displayName = \"s1\"\nsnapshot0.numDisks = \"1\"\n\
+                snapshot0.disk0.node = \"scsi0:0\"\nsnapshot0.disk0.fileName = \"web.qcow2\"\n\
+                hako.uid1.scsi0:0.format = \"qcow2\"\n";
+    std::fs::write(machine.path("web.vmsd"), vmsd).unwrap();
+    let inner = ["snapshot", "-c", "inner", "web/web-000001.qcow2"];
+    machine.world.peer("qemu-img", &inner);
+    let before = machine.names();
+    let run = machine.run("delete", &["s1", "--yes"]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    assert!(run.stderr.contains("snapshots inside"), "{}", run.stderr);
+    assert_eq!(machine.names(), before);
+}

@@ -285,20 +285,6 @@ fn a_snapshot_that_another_machine_stands_on_stays_in_its_file() {
 }
 
 #[test]
-fn qcow2_with_snapshots_of_its_own_is_not_removed() {
-    let (world, names) = chain_of("qcow2", "qcow2");
-    let run = std::process::Command::new("qemu-img")
-        .args(["snapshot", "-c", "inner"])
-        .arg(world.at(&names[2]))
-        .status();
-    if !run.is_ok_and(|status| status.success()) {
-        return;
-    }
-    let error = planned(&world, &one("2")).err().unwrap();
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
-}
-
-#[test]
 fn a_little_change_in_a_huge_chain_moves_little() {
     const TIB: u64 = 1 << 40;
     // A sparse VMDK in one file ends a little below 2 TiB.
