@@ -1,0 +1,17 @@
+//! What is on a guest's disk: partitions, logical volumes and arrays, file systems, and what they
+//! boot. Everything is read-only, in user space, over any [`BlockImage`](hako_block::BlockImage).
+//!
+//! A guest's disk is hostile: every number in it is checked before it is used, memory is taken only
+//! for what the volume's own length bears out, and a link leads nowhere but inside the image.
+//!
+//! This crate opens no files of the host, prints nothing and knows no disk format.
+
+#![forbid(unsafe_code)]
+
+pub mod fs;
+pub mod tree;
+pub mod volume;
+
+pub use fs::{Entry, FileSystem, FsInfo, NodeId, NodeKind, Stat, Time};
+pub use tree::Tree;
+pub use volume::{Disk, Slice, Volume};
