@@ -314,6 +314,14 @@ impl DiskMode {
         DiskMode::Undoable,
     ];
 
+    /// Returns whether snapshots leave such a disk alone.
+    pub fn is_independent(self) -> bool {
+        matches!(
+            self,
+            DiskMode::IndependentPersistent | DiskMode::IndependentNonpersistent
+        )
+    }
+
     /// Returns VMX's word for it.
     pub fn name(self) -> &'static str {
         match self {

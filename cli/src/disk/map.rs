@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
-use hako_block::{BlockImage, Extent, ExtentKind, Result};
+use hako_block::{BlockImage, Extent, ExtentKind, Result, extents};
 use hako_formats::open_chain;
 
 use super::options::ReadFlags;
@@ -63,12 +63,9 @@ impl Map {
 
 /// Calls `each` with the extents of a disk, neighbours of one kind merged.
 fn walk(image: &dyn BlockImage, mut each: impl FnMut(&Extent) -> Result<()>) -> Result<()> {
-    let size = image.info().virtual_size;
-    let mut offset = 0;
     let mut run: Option<Extent> = None;
-    while offset < size {
-        let extent = shown(image.next_extent(offset)?);
-        offset = extent.end();
+    for extent in extents(image) {
+        let extent = shown(extent?);
         match &mut run {
             Some(run) if continues(run, &extent) => run.len += extent.len,
             _ => {

@@ -146,6 +146,20 @@ pub trait BlockImage: Send + Sync {
     }
 }
 
+/// Walks the extents of an image from its first byte to its last; an error is the last.
+pub fn extents(image: &dyn BlockImage) -> impl Iterator<Item = Result<Extent>> + '_ {
+    let size = image.info().virtual_size;
+    let mut offset = 0;
+    std::iter::from_fn(move || {
+        if offset >= size {
+            return None;
+        }
+        let extent = image.next_extent(offset);
+        offset = extent.as_ref().map_or(size, Extent::end);
+        Some(extent)
+    })
+}
+
 /// Checks that `offset..offset + len` lies inside `virtual_size`; every driver calls it first.
 pub fn check_range(virtual_size: u64, offset: u64, len: u64) -> Result<()> {
     match offset.checked_add(len) {

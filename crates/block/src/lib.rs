@@ -33,7 +33,7 @@ pub use extent::{Extent, ExtentKind, HostPosition};
 pub use file::{Access, FileStorage, PipeStorage, allow_many_files, free_bytes};
 pub use gate::{Gate, GateRules, Opened, Resolver};
 pub use identity::{ContentId, Uuid};
-pub use image::{BlockImage, ImageInfo, ParentLink, Value};
+pub use image::{BlockImage, ImageInfo, ParentLink, Value, extents};
 pub use layer_view::LayerView;
 pub use lock::LockMode;
 pub use memory::{MemoryFolder, MemoryStorage};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use hako_block::{Access, Error, ErrorKind, Result};
 use hako_formats::{
-    DiskFormat, OpenArgs, OpenOptions, OpenedChain, OpenedLayer, open_chain, open_file,
+    DiskFormat, OpenArgs, OpenOptions, OpenedChain, OpenedLayer, open_chain, open_file, open_layer,
 };
 
 use crate::overlays::overlays_of;
@@ -26,6 +26,12 @@ impl Subject {
             access: Access::ReadWrite,
             ..self.open.clone()
         }
+    }
+
+    /// Opens the image's own layer, as `open` says; its parents are not looked at.
+    pub fn open_layer(&self) -> Result<OpenedLayer> {
+        let (format, opened) = open_file(&self.path, &self.open)?;
+        open_layer(format, opened, &self.open)
     }
 
     /// Opens the image with its parents, the top layer for writing.

@@ -227,6 +227,16 @@ pub(crate) fn relink_to_current(subject: &Subject) -> Result<()> {
     }
 }
 
+/// What the name of a [note](overlay_of_note) ends with.
+const COMMIT_SUFFIX: &str = ".hako-commit";
+
+/// Returns the overlay of which a file is the note that its commit has begun; none if it is no such
+/// note.
+pub fn overlay_of_note(note: &Path) -> Option<PathBuf> {
+    let name = note.file_name()?.to_str()?.strip_prefix('.')?;
+    Some(note.with_file_name(name.strip_suffix(COMMIT_SUFFIX)?))
+}
+
 /// The note beside an overlay that its commit has begun: its parent's content ID may have changed
 /// since the overlay recorded it, and that is no reason to refuse.
 struct Intent(PathBuf);
@@ -234,7 +244,7 @@ struct Intent(PathBuf);
 impl Intent {
     fn of(overlay: &Path) -> Self {
         let name = overlay.file_name().unwrap_or_default().to_string_lossy();
-        Intent(overlay.with_file_name(format!(".{name}.hako-commit")))
+        Intent(overlay.with_file_name(format!(".{name}{COMMIT_SUFFIX}")))
     }
 
     fn is_there(&self) -> bool {

@@ -1,7 +1,7 @@
 //! Giving space back to the host.
 
 use hako_block::{Cancel, Progress, Result};
-use hako_formats::{OpenOptions, Task, open_chain};
+use hako_formats::Task;
 
 use crate::change::Subject;
 
@@ -34,10 +34,5 @@ pub fn compact(
 }
 
 fn allocated(subject: &Subject) -> Result<u64> {
-    let options = OpenOptions {
-        top_only: true,
-        ..subject.open.clone()
-    };
-    let opened = open_chain(&subject.path, &options)?;
-    Ok(opened.layers[0].image.info().allocated_size)
+    Ok(subject.open_layer()?.image.info().allocated_size)
 }

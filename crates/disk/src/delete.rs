@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use hako_block::gate::folder_of;
-use hako_block::{Error, ExtentKind, Result, Value};
+use hako_block::{Error, ExtentKind, Result, Value, extents};
 use hako_formats::{OpenOptions, OpenedLayer, open_chain};
 
 use crate::change::Subject;
@@ -28,22 +28,14 @@ pub fn delete(subject: &Subject, force: bool) -> Result<Vec<PathBuf>> {
 /// Returns whether an image is an overlay that stores nothing itself. Its parents are not looked
 /// at.
 pub fn is_empty(subject: &Subject) -> Result<bool> {
-    let options = OpenOptions {
-        top_only: true,
-        ..subject.open.clone()
-    };
-    let opened = open_chain(&subject.path, &options)?;
-    let image = &opened.layers[0].image;
-    if image.info().parent.is_none() {
+    let layer = subject.open_layer()?;
+    if layer.image.info().parent.is_none() {
         return Ok(false);
     }
-    let (mut offset, size) = (0, image.info().virtual_size);
-    while offset < size {
-        let extent = image.next_extent(offset)?;
-        if extent.kind != ExtentKind::Hole {
+    for extent in extents(&*layer.image) {
+        if extent?.kind != ExtentKind::Hole {
             return Ok(false);
         }
-        offset = extent.end();
     }
     Ok(true)
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hako_block::{BlockImage, Cancel, Chain, Error, ErrorKind, LayerView, Progress, Result};
-use hako_formats::{OpenOptions, OpenedChain, open_chain};
+use hako_formats::{OpenOptions, OpenedChain, OpenedLayer, open_chain};
 use hako_pipeline::{CopyOptions, InPlace, copy};
 
 use crate::change::{Subject, Top};
@@ -31,7 +31,7 @@ pub struct MergeRequest {
 /// [`ErrorKind::Unsupported`] for an image that cannot be written, or not get the overlay's size.
 pub fn check_merge(request: &MergeRequest) -> Result<()> {
     let (child, below) = open(request, false)?;
-    let (new, parent) = (child.chain.info().virtual_size, below.chain.info());
+    let (new, parent) = (child.image.info().virtual_size, below.chain.info());
     let layer = &below.layers[0];
     let refused = |what: String| Err(Error::unsupported(what).in_file(layer.args.storage.name()));
     let subformats = layer.format.subformats().iter();
@@ -104,7 +104,7 @@ fn write_own(
 ) -> Result<CommitReport> {
     let (mut child, mut below) = open(request, true)?;
     let parent = PathBuf::from(below.layers[0].args.storage.name());
-    let size = child.chain.info().virtual_size;
+    let size = child.image.info().virtual_size;
     if size > below.chain.info().virtual_size {
         drop(child);
         resize(below, size)?;
@@ -115,7 +115,7 @@ fn write_own(
         ..CopyOptions::new(progress, cancel).with_threads(request.threads)
     };
     progress.phase("merge");
-    let own = Arc::clone(&child.layers[0].image);
+    let own = Arc::clone(&child.image);
     let images = below.layers.iter().map(|layer| Arc::clone(&layer.image));
     let whole = Chain::new([Arc::clone(&own)].into_iter().chain(images).collect())?;
     let view = LayerView::new(own, Arc::new(whole));
@@ -132,18 +132,14 @@ fn write_own(
 
 /// Opens the overlay alone, and the image with its parents for writing; when a merge is done again,
 /// these may have other content IDs than the first time.
-fn open(request: &MergeRequest, any_content: bool) -> Result<(OpenedChain, OpenedChain)> {
-    let options = OpenOptions {
-        top_only: true,
-        ..request.child.open.clone()
-    };
-    let child = open_chain(&request.child.path, &options)?;
+fn open(request: &MergeRequest, any_content: bool) -> Result<(OpenedLayer, OpenedChain)> {
+    let child = request.child.open_layer()?;
     let options = OpenOptions {
         any_content,
         ..request.parent.writable()
     };
     let below = open_chain(&request.parent.path, &options)?;
-    let id = child.layers[0].args.storage.id();
+    let id = child.args.storage.id();
     let mut layers = below.layers.iter();
     if id.is_some() && layers.any(|layer| layer.args.storage.id() == id) {
         let what = format!("{} stands on it", request.parent.path.display());

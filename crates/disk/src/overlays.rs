@@ -24,16 +24,14 @@ pub fn overlays_of(path: &Path) -> Result<Vec<PathBuf>> {
 /// that is no overlay.
 pub fn parent_of(subject: &Subject) -> Result<Option<PathBuf>> {
     let options = OpenOptions {
-        top_only: true,
         any_content: true,
         ..subject.open.clone()
     };
-    let opened = open_chain(&subject.path, &options)?;
-    let layer = &opened.layers[0];
+    let layer = subject.open_layer()?;
     let Some(link) = &layer.image.info().parent else {
         return Ok(None);
     };
-    let parent = find_parent(layer, link, &options)?;
+    let parent = find_parent(&layer, link, &options)?;
     Ok(Some(PathBuf::from(parent.storage.name())))
 }
 

@@ -12,6 +12,7 @@ use hako_pipeline::{CopyOptions, copy};
 
 use crate::change::Subject;
 use crate::parent::Parent;
+use crate::stored::stored_at;
 use crate::target::is_same;
 
 /// What to rebase, and onto what.
@@ -164,15 +165,6 @@ impl BlockImage for Inherited<'_> {
         }
         Ok(Extent::new(offset, end - offset, kind))
     }
-}
-
-/// Returns how far the run at `offset` reaches, at most to `end`, and whether it is stored.
-fn stored_at(parent: &Chain, offset: u64, end: u64) -> Result<(u64, bool)> {
-    if offset >= parent.info().virtual_size {
-        return Ok((end, false));
-    }
-    let extent = parent.next_extent(offset)?.clipped(end);
-    Ok((extent.end(), extent.kind == ExtentKind::Data))
 }
 
 /// Writes into the overlay what differs from the new parent.

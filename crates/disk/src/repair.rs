@@ -27,7 +27,7 @@ pub struct RepairReport {
 pub fn repair(subject: &Subject, what: Repair) -> Result<RepairReport> {
     let options = subject.writable();
     let (format, opened) = open_file(&subject.path, &options)?;
-    let saved = SavedCopy::new(&free_name(&subject.path)?);
+    let saved = SavedCopy::new(&free_saved_name(&subject.path)?);
     let args = options.args(saved.guard(opened));
     let before = look(format, args.clone())?;
     let repaired = format
@@ -68,12 +68,13 @@ pub fn undo(subject: &Subject, saved: &Path) -> Result<Vec<String>> {
     })
 }
 
-/// Returns a name beside the image that no file has: `NAME.saved`, `NAME.saved-2` …
-fn free_name(image: &Path) -> Result<PathBuf> {
+/// Returns a name for a copy of what a file had, beside it, that no file has: `NAME.saved`,
+/// `NAME.saved-2` …
+pub fn free_saved_name(file: &Path) -> Result<PathBuf> {
     const MAX_COPIES: u32 = 1000;
     (1..=MAX_COPIES)
         .map(|number| {
-            let mut name = image.as_os_str().to_owned();
+            let mut name = file.as_os_str().to_owned();
             name.push(".saved");
             if number > 1 {
                 name.push(format!("-{number}"));
@@ -82,6 +83,6 @@ fn free_name(image: &Path) -> Result<PathBuf> {
         })
         .find(|path| path.symlink_metadata().is_err())
         .ok_or_else(|| {
-            Error::new(ErrorKind::Exists, "too many saved copies beside it").in_file(image)
+            Error::new(ErrorKind::Exists, "too many saved copies beside it").in_file(file)
         })
 }

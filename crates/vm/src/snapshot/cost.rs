@@ -1,10 +1,10 @@
 //! What merging an overlay will take.
 
-use hako_block::{BlockImage, ExtentKind, Result};
-use hako_disk::Subject;
-use hako_formats::{OpenOptions, open_chain};
+use hako_block::{BlockImage, ExtentKind, Result, extents};
+use hako_disk::stored_at;
 
 use super::journal::Merge;
+use super::name::ImageName;
 use crate::Vm;
 
 /// What a merge takes.
@@ -19,17 +19,13 @@ pub(crate) struct Cost {
 impl Merge {
     /// Finds out what it will take. No file is locked for that.
     pub(crate) fn cost(&self, vm: &Vm) -> Result<Cost> {
-        let layer = |subject: Subject| {
-            let mut options = OpenOptions {
-                top_only: true,
-                ..subject.open
-            };
-            options.rules.no_lock = true;
-            open_chain(&subject.path, &options)
+        let layer = |image: &ImageName| {
+            let mut subject = image.subject(vm)?;
+            subject.open.rules.no_lock = true;
+            subject.open_layer()
         };
-        let overlay = layer(self.child.subject(vm)?)?;
-        let into = layer(self.parent.subject(vm)?)?;
-        measure(&*overlay.layers[0].image, &*into.layers[0].image)
+        let (overlay, into) = (layer(&self.child)?, layer(&self.parent)?);
+        measure(&*overlay.image, &*into.image)
     }
 }
 
@@ -37,15 +33,14 @@ impl Merge {
 const LARGEST_UNIT: u64 = 64 << 10;
 
 fn measure(overlay: &dyn BlockImage, into: &dyn BlockImage) -> Result<Cost> {
-    let size = overlay.info().virtual_size;
     let unit = into.info().unit_bytes.clamp(512, LARGEST_UNIT);
     let mut cost = Cost::default();
-    let (mut offset, mut counted) = (0, 0);
-    while offset < size {
-        let extent = overlay.next_extent(offset)?.clipped(size);
+    let mut counted = 0;
+    for extent in extents(overlay) {
+        let extent = extent?;
         if extent.kind == ExtentKind::Data {
             cost.data_bytes += extent.len;
-            let mut inside = offset;
+            let mut inside = extent.offset;
             while inside < extent.end() {
                 let (end, is_stored) = stored_at(into, inside, extent.end())?;
                 if !is_stored {
@@ -56,24 +51,13 @@ fn measure(overlay: &dyn BlockImage, into: &dyn BlockImage) -> Result<Cost> {
                 inside = end;
             }
         }
-        offset = extent.end();
     }
     Ok(cost)
-}
-
-/// Returns how far the run at `offset` reaches, at most to `end`, and whether it is stored.
-fn stored_at(image: &dyn BlockImage, offset: u64, end: u64) -> Result<(u64, bool)> {
-    if offset >= image.info().virtual_size {
-        return Ok((end, false));
-    }
-    let extent = image.next_extent(offset)?.clipped(end);
-    Ok((extent.end(), extent.kind == ExtentKind::Data))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::name::ImageName;
     use crate::snapshot::testing::World;
 
     #[test]

@@ -130,15 +130,15 @@ pub(crate) fn part_of(node: Node, disk: &DiskMedium) -> Result<Option<&'static s
             "leave it out of snapshots: hako vm set VM {node}.mode=independent-persistent"
         )))
     };
-    match disk.mode {
-        DiskMode::IndependentPersistent | DiskMode::IndependentNonpersistent => {
-            Ok(Some(disk.mode.name()))
-        }
-        DiskMode::Undoable => refused("is undoable: it has a redo log of its own"),
-        DiskMode::Persistent if disk.physical => {
-            refused("is a physical disk, which no snapshot can hold")
-        }
-        DiskMode::Persistent => Ok(None),
+    if disk.mode.is_independent() {
+        return Ok(Some(disk.mode.name()));
+    }
+    if disk.mode == DiskMode::Undoable {
+        return refused("is undoable: it has a redo log of its own");
+    }
+    match disk.physical {
+        true => refused("is a physical disk, which no snapshot can hold"),
+        false => Ok(None),
     }
 }
 

@@ -8,9 +8,10 @@ use hako_formats::Task;
 use hako_formats::vmsd::{Snapshot, Vmsd};
 
 use super::find::find;
-use super::graph::{Graph, is_kept_configuration};
+use super::graph::Graph;
 use super::journal::{Journal, Recovered, Verb};
 use super::plan::plan;
+use super::removal::is_state_or_configuration;
 use super::tidy::{ImageMerge, Tidying, unfinished};
 use crate::{Held, Home, Vm};
 
@@ -168,14 +169,8 @@ fn files_of(vm: &Vm, snapshots: &[Snapshot], staying: &[Snapshot]) -> Vec<String
 /// Returns whether a text names a file in the machine's folder that is called as files of a
 /// snapshot are: a text could name anything.
 fn is_of_a_snapshot(vm: &Vm, name: &str) -> bool {
-    let Ok(path) = std::fs::canonicalize(vm.folder().join(name)) else {
-        return false;
-    };
-    let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
-    let is_state = ["vmsn", "vmem"].iter().any(|known| extension == *known);
-    path.starts_with(vm.folder())
-        && path.is_file()
-        && (is_state || is_kept_configuration(&path, &vm.stem()))
+    vm.own_file(name)
+        .is_some_and(|path| is_state_or_configuration(&path, &vm.stem()))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use hako_block::{Error, ErrorKind, ImageInfo, Result};
-use hako_formats::machine::{DiskMode, Node};
+use hako_formats::machine::Node;
 use hako_formats::vmsd::Snapshot;
 use hako_formats::vmx::Encryption;
 
@@ -96,7 +96,7 @@ impl Graph {
     pub(crate) fn of(home: &Home, vm: &Vm, snapshots: &[Snapshot]) -> Result<Self> {
         let mut search = Search::new(vm);
         for (node, disk) in vm.disks() {
-            let is_independent = is_independent(disk.mode);
+            let is_independent = disk.mode.is_independent();
             let by = Holder::Present {
                 node,
                 is_independent,
@@ -236,14 +236,6 @@ fn refuse_encrypted(vm: &Vm) -> Result<()> {
     Err(Error::unsupported(what)
         .in_file(path)
         .hint("remove the encryption with the product that encrypted it"))
-}
-
-/// Returns whether snapshots leave a disk of this mode alone.
-fn is_independent(mode: DiskMode) -> bool {
-    matches!(
-        mode,
-        DiskMode::IndependentPersistent | DiskMode::IndependentNonpersistent
-    )
 }
 
 /// Returns whether a .vmx is what a snapshot keeps of the configuration: `web-Snapshot3.vmx`.

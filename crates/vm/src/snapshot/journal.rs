@@ -15,12 +15,12 @@
 use std::path::{Path, PathBuf};
 
 use hako_block::gate::{replace_file, sync_folder_of};
-use hako_block::{Cancel, Error, NoProgress, Result};
-use hako_disk::{MergeRequest, RebaseRequest};
+use hako_block::{Error, Result};
+use hako_disk::MergeRequest;
+use hako_formats::Task;
 use hako_formats::dictionary::Dictionary;
-use hako_formats::digest::{Algorithm, Hasher, hex};
+use hako_formats::digest::{self, Algorithm, hex};
 use hako_formats::machine::Node;
-use hako_formats::{OpenOptions, Task, open_chain};
 
 use super::graph::{is_delta, is_kept_configuration};
 use super::name::ImageName;
@@ -295,17 +295,8 @@ impl Journal {
     }
 
     fn relink(&self, vm: &Vm) -> Result<()> {
-        for relink in &self.relinks {
-            let request = RebaseRequest {
-                subject: relink.overlay.subject(vm)?,
-                parent: Some(relink.parent.path(vm)?),
-                parent_from: Some(relink.parent.format.clone()),
-                link_only: true,
-                threads: None,
-            };
-            hako_disk::rebase(&request, &NoProgress, &Cancel::default())?;
-        }
-        Ok(())
+        let mut relinks = self.relinks.iter();
+        relinks.try_for_each(|relink| relink.overlay.link_to(&relink.parent, vm))
     }
 
     /// Makes the VMX name the new files.
@@ -379,13 +370,7 @@ fn is_new_overlay(vm: &Vm, image: &ImageName) -> Result<bool> {
 
 /// Returns the files of an image, the main one last.
 fn layer_files(vm: &Vm, image: &ImageName) -> Result<Vec<PathBuf>> {
-    let subject = image.subject(vm)?;
-    let options = OpenOptions {
-        top_only: true,
-        ..subject.open
-    };
-    let opened = open_chain(&subject.path, &options)?;
-    let mut files = hako_disk::files_of(&opened.layers[0]);
+    let mut files = hako_disk::files_of(&image.subject(vm)?.open_layer()?);
     files.reverse();
     Ok(files)
 }
@@ -418,9 +403,7 @@ fn forget(vm: &Vm) -> Result<()> {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    let mut hasher = Hasher::new(Algorithm::Sha256);
-    hasher.update(bytes);
-    hex(&hasher.finish())
+    hex(&digest::digest(Algorithm::Sha256, bytes))
 }
 
 fn digest_of_vmsd(vm: &Vm) -> Result<String> {

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use hako_block::{Access, Result};
-use hako_disk::Subject;
+use hako_block::{Access, Cancel, NoProgress, Result};
+use hako_disk::{RebaseRequest, Subject};
 use hako_formats::OpenOptions;
 use hako_formats::machine::{DiskMedium, Node};
 use hako_formats::vmx::Vmx;
@@ -48,6 +48,18 @@ impl ImageName {
     pub(crate) fn path(&self, vm: &Vm) -> Result<PathBuf> {
         let opened = vm.open_file(&self.file, Access::ReadOnly, &vm.rules(true))?;
         Ok(PathBuf::from(opened.storage.name()))
+    }
+
+    /// Makes it say that its parent is that one, whose content is what it was made on.
+    pub(crate) fn link_to(&self, parent: &ImageName, vm: &Vm) -> Result<()> {
+        let request = RebaseRequest {
+            subject: self.subject(vm)?,
+            parent: Some(parent.path(vm)?),
+            parent_from: Some(parent.format.clone()),
+            link_only: true,
+            threads: None,
+        };
+        hako_disk::rebase(&request, &NoProgress, &Cancel::default()).map(drop)
     }
 
     /// Returns it as what is changed.

@@ -56,12 +56,22 @@ impl<'a> Removal<'a> {
 
 /// Returns whether a file is of a kind that snapshots have: an image, a state, a configuration.
 fn is_of_snapshots(path: &Path, stem: &str) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    let extension = extension.unwrap_or_default().to_ascii_lowercase();
     let mut formats = FORMATS.iter().flat_map(|format| format.extensions());
-    formats.any(|known| *known == extension)
-        || matches!(extension.as_str(), "vmsn" | "vmem")
+    formats.any(|known| has_extension(path, known)) || is_state_or_configuration(path, stem)
+}
+
+/// Returns whether a file is called as those of a snapshot are that are no images: a state, memory,
+/// a configuration.
+pub(super) fn is_state_or_configuration(path: &Path, stem: &str) -> bool {
+    ["vmsn", "vmem"]
+        .iter()
+        .any(|known| has_extension(path, known))
         || is_kept_configuration(path, stem)
+}
+
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension()
+        .is_some_and(|found| found.eq_ignore_ascii_case(extension))
 }
 
 /// Returns the path of a regular file of the machine's folder; none if it is not there, or is

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use hako_block::{BlockImage, Error, ErrorKind, ExtentKind, Result};
+use hako_block::{BlockImage, Error, ErrorKind, ExtentKind, Result, extents};
 use hako_disk::overlays_of;
+use hako_formats::Task;
 use hako_formats::machine::Node;
 use hako_formats::vmsd::{Snapshot, Vmsd};
 use hako_formats::vmx::Vmx;
-use hako_formats::{OpenOptions, Task};
 
 use super::create::{SnapshotReport, SnapshotRequest, list_to_change, part_of, take};
 use super::find::find;
@@ -285,14 +285,9 @@ impl Live {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let options = OpenOptions {
-            top_only: true,
-            ..subject.open
-        };
-        let opened = hako_formats::open_chain(&subject.path, &options)?;
-        let layer = &opened.layers[0];
+        let layer = subject.open_layer()?;
         let in_folder = |file: &PathBuf| file.parent() == Some(vm.folder());
-        let files = hako_disk::files_of(layer);
+        let files = hako_disk::files_of(&layer);
         if layer.image.info().parent.is_none() || !files.iter().all(in_folder) {
             return Ok(None);
         }
@@ -309,14 +304,12 @@ impl Live {
 
 /// Returns how many bytes of the guest an image stores itself.
 fn stored(image: &dyn BlockImage) -> Result<u64> {
-    let size = image.info().virtual_size;
-    let (mut offset, mut bytes) = (0, 0_u64);
-    while offset < size {
-        let extent = image.next_extent(offset)?;
+    let mut bytes = 0_u64;
+    for extent in extents(image) {
+        let extent = extent?;
         if extent.kind != ExtentKind::Hole {
             bytes = bytes.saturating_add(extent.len);
         }
-        offset = extent.end();
     }
     Ok(bytes)
 }

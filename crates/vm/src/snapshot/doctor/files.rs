@@ -33,11 +33,9 @@ pub(super) fn look(look: &Look<'_>) -> Result<Vec<Finding>> {
 /// Returns the notes that `hako disk commit` leaves beside an overlay while it merges it, with the
 /// overlay's path.
 pub(super) fn notes_of_commits(vm: &Vm) -> Result<Vec<(PathBuf, PathBuf)>> {
-    let notes = hidden_files(vm)?.into_iter().filter_map(|note| {
-        let name = note.file_name()?.to_str()?.to_owned();
-        let overlay = name.strip_prefix('.')?.strip_suffix(".hako-commit")?;
-        Some((note.with_file_name(overlay), note))
-    });
+    let notes = hidden_files(vm)?
+        .into_iter()
+        .filter_map(|note| Some((hako_disk::overlay_of_note(&note)?, note)));
     Ok(notes.collect())
 }
 

@@ -153,12 +153,7 @@ fn written_and_needed(look: &Look<'_>) -> Vec<Finding> {
                 );
                 let advice = "`--repair` puts an empty overlay on it, which the machine writes to \
                           instead; if it has run since, the snapshot may have changed already";
-                Some((
-                    Trouble::HeldDisk,
-                    what.replace("},", "}"),
-                    advice.to_owned(),
-                    protect,
-                ))
+                Some((Trouble::HeldDisk, what, advice.to_owned(), protect))
             } else if let Some(other) = others.next() {
                 let what = format!("{} uses it, too, or stands on it", who(look, &other.by));
                 let advice = "give one of them a disk of its own: hako vm clone";

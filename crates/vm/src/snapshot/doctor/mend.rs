@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use hako_block::gate::{replace_file, sync_folder_of};
-use hako_block::{Error, ErrorKind, NoProgress, Result};
-use hako_disk::RebaseRequest;
+use hako_block::{Error, Result};
+use hako_disk::free_saved_name;
 use hako_formats::Task;
 use hako_formats::machine::Node;
 use hako_formats::vmsd::Vmsd;
@@ -41,7 +41,7 @@ pub(super) fn mend(vm: &mut Vm, remedy: &Remedy, task: Task<'_>) -> Result<Mende
             parent,
             note,
         } => {
-            relink(vm, overlay, parent)?;
+            overlay.link_to(parent, vm)?;
             note.as_deref().map(remove).transpose()?;
         }
         Remedy::Protect(node) => protect(vm, *node, task)?,
@@ -63,39 +63,10 @@ fn change_list(vm: &Vm, change: impl FnOnce(&mut Vmsd) -> Result<()>) -> Result<
     let before = vmsd.to_bytes();
     change(&mut vmsd)?;
     let path = vm.vmsd_path();
-    let copy = free_name(&path)?;
+    let copy = free_saved_name(&path)?;
     replace_file(&copy, &before)?;
     replace_file(&path, &vmsd.to_bytes())?;
     Ok(Some(copy))
-}
-
-/// Returns a name beside a text that no file has: `NAME.saved`, `NAME.saved-2` …
-fn free_name(text: &Path) -> Result<PathBuf> {
-    const MAX_COPIES: u32 = 1000;
-    let named = |number: u32| {
-        let mut name = text.as_os_str().to_owned();
-        name.push(".saved");
-        if number > 1 {
-            name.push(format!("-{number}"));
-        }
-        PathBuf::from(name)
-    };
-    let mut names = (1..=MAX_COPIES).map(named);
-    let free = names.find(|path| path.symlink_metadata().is_err());
-    free.ok_or_else(|| {
-        Error::new(ErrorKind::Exists, "too many saved copies beside it").in_file(text)
-    })
-}
-
-fn relink(vm: &Vm, overlay: &ImageName, parent: &ImageName) -> Result<()> {
-    let request = RebaseRequest {
-        subject: overlay.subject(vm)?,
-        parent: Some(parent.path(vm)?),
-        parent_from: Some(parent.format.clone()),
-        link_only: true,
-        threads: None,
-    };
-    hako_disk::rebase(&request, &NoProgress, &hako_block::Cancel::default()).map(drop)
 }
 
 /// Lets the machine write to a new overlay on a disk. Cut off before the machine names it, it is an

@@ -1,4 +1,4 @@
-use hako_block::ErrorKind;
+use hako_block::{Cancel, ErrorKind, NoProgress};
 
 use super::super::testing::World;
 use super::*;

@@ -80,9 +80,10 @@ pub(super) type Content = (u64, Vec<(u64, Vec<u8>)>);
 /// Returns the content of an image that may be damaged.
 pub(super) fn try_content(image: &dyn BlockImage) -> Result<Content> {
     let size = image.info().virtual_size;
-    let (mut runs, mut offset): (Vec<(u64, Vec<u8>)>, _) = (Vec::new(), 0);
-    while offset < size {
-        let extent = image.next_extent(offset)?;
+    let mut runs: Vec<(u64, Vec<u8>)> = Vec::new();
+    for extent in hako_block::extents(image) {
+        let extent = extent?;
+        let offset = extent.offset;
         if extent.kind == hako_block::ExtentKind::Data {
             let mut bytes = vec![0; extent.len as usize];
             image.read_at(offset, &mut bytes)?;
@@ -94,7 +95,6 @@ pub(super) fn try_content(image: &dyn BlockImage) -> Result<Content> {
                 }
             }
         }
-        offset += extent.len;
     }
     Ok((size, runs))
 }
