@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 pub mod chain;
+pub mod crc32c;
 pub mod error;
 pub mod extent;
 pub mod file;
@@ -28,6 +29,7 @@ pub mod testkit;
 pub mod tree;
 
 pub use chain::Chain;
+pub use crc32c::Crc32c;
 pub use error::{Error, ErrorKind, Result};
 pub use extent::{Extent, ExtentKind, HostPosition};
 pub use file::{Access, FileStorage, PipeStorage, allow_many_files, free_bytes};

@@ -12,9 +12,9 @@
 
 use std::ops::Range;
 
-use hako_block::{Error, Result, Storage, Uuid};
+use hako_block::{Crc32c, Error, Result, Storage, Uuid};
 
-use super::bytes::{Crc32c, guid_at, u32_at, u64_at};
+use super::bytes::{guid_at, u32_at, u64_at};
 use super::layout::MAX_FILE_BYTES;
 
 /// What the log's parts, and the sectors that it changes, are aligned to.
