@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bytes;
 pub mod fs;
 pub mod tree;
 pub mod volume;
