@@ -10,9 +10,11 @@
 
 pub mod bytes;
 pub mod fs;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 pub mod tree;
 pub mod volume;
 
 pub use fs::{Entry, FileSystem, FsInfo, NodeId, NodeKind, Stat, Time};
-pub use tree::Tree;
+pub use tree::{Found, Tree};
 pub use volume::{Disk, Slice, Volume};
