@@ -25,6 +25,7 @@ mod overlay;
 mod references;
 mod rename;
 mod room;
+pub mod run;
 mod seed;
 mod set;
 mod snapshot;
