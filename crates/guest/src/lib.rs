@@ -9,12 +9,16 @@
 #![forbid(unsafe_code)]
 
 pub mod bytes;
+mod crc32;
 pub mod fs;
+pub mod partitions;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 pub mod tree;
 pub mod volume;
+pub mod volumes;
 
 pub use fs::{Entry, FileSystem, FsInfo, NodeId, NodeKind, Stat, Time};
 pub use tree::{Found, Tree};
 pub use volume::{Disk, Slice, Volume};
+pub use volumes::{Content, FoundVolume, Origin, Role, Volumes};

@@ -75,6 +75,7 @@ pub struct Slice {
     whole: Arc<dyn Volume>,
     start: u64,
     len: u64,
+    sector_bytes: u32,
 }
 
 impl Slice {
@@ -82,7 +83,15 @@ impl Slice {
     /// they do not lie inside it.
     pub fn new(whole: Arc<dyn Volume>, start: u64, len: u64) -> Result<Self> {
         match start.checked_add(len) {
-            Some(end) if end <= whole.len_bytes() => Ok(Self { whole, start, len }),
+            Some(end) if end <= whole.len_bytes() => {
+                let sector_bytes = whole.sector_bytes();
+                Ok(Self {
+                    whole,
+                    start,
+                    len,
+                    sector_bytes,
+                })
+            }
             _ => Err(Error::corrupt(
                 "volume",
                 format!(
@@ -93,6 +102,15 @@ impl Slice {
             .at_byte(start)),
         }
     }
+
+    /// Returns it with sectors of `sector_bytes`, where its partition table was found to count so.
+    #[must_use]
+    pub fn with_sector_bytes(self, sector_bytes: u32) -> Self {
+        Self {
+            sector_bytes,
+            ..self
+        }
+    }
 }
 
 impl Volume for Slice {
@@ -101,7 +119,7 @@ impl Volume for Slice {
     }
 
     fn sector_bytes(&self) -> u32 {
-        self.whole.sector_bytes()
+        self.sector_bytes
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
