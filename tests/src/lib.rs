@@ -3,6 +3,7 @@
 //! The tests run the `hako` that `HAKO_BIN` names (`tests/run` sets it to the static release
 //! build), else the newest one in `target/`.
 
+pub mod bed;
 pub mod corpus;
 pub mod disk;
 pub mod fuzz;
