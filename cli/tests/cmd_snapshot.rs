@@ -439,6 +439,24 @@ fn esxis_deltas_get_no_snapshot() {
 }
 
 #[test]
+fn a_state_whose_snapshot_was_deleted_is_not_thrown_away_unasked() {
+    let vms = Vms::new();
+    vms.done(&["create", "web", "--disk", "8M"]);
+    write(&vms, "web.vmdk", 0);
+    vms.snapshot(&["create", "web", "one"]);
+    write(&vms, "web-000001.vmdk", 1);
+    vms.snapshot(&["create", "web", "two"]);
+    vms.snapshot(&["revert", "web", "one"]);
+    // The machine is where "one" was, and nothing was written since; no snapshot says so any more.
+    vms.snapshot(&["delete", "web", "one", "--yes"]);
+    vms.snapshot_fails(&["revert", "web", "two"], 2, "--yes");
+    vms.snapshot(&["revert", "web", "two", "--save-first"]);
+    assert_eq!(shown(&vms, "scsi0:0"), [1, 2, 0, 0]);
+    vms.snapshot(&["revert", "web", "uid:3"]);
+    assert_eq!(shown(&vms, "scsi0:0"), [1, 0, 0, 0]);
+}
+
+#[test]
 fn what_was_cut_off_is_told_refused_and_settled_by_the_next() {
     let vms = Vms::new();
     vms.done(&["create", "web", "--disk", "8M"]);

@@ -1,13 +1,14 @@
 //! Going back to a snapshot: new empty overlays on what it holds, and the hardware of that time.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use hako_block::{BlockImage, Error, ErrorKind, ExtentKind, Result, extents};
-use hako_disk::overlays_of;
-use hako_formats::Task;
+use hako_block::{BlockImage, Error, ErrorKind, ExtentKind, FileId, Result, extents};
+use hako_disk::{Subject, overlays_of};
 use hako_formats::machine::Node;
 use hako_formats::vmsd::{Snapshot, Vmsd};
 use hako_formats::vmx::Vmx;
+use hako_formats::{OpenedLayer, Task, open_chain};
 
 use super::create::{SnapshotReport, SnapshotRequest, list_to_change, part_of, take};
 use super::find::find;
@@ -25,6 +26,8 @@ pub struct Reversal<'a> {
     vm: Vm,
     snapshot: Snapshot,
     config: Option<Vmx>,
+    /// What the machine writes to now, and nothing needs once it is back.
+    live: Vec<Live>,
     lost: Vec<LostDisk>,
     saved: Option<SnapshotReport>,
     recovered: Option<Recovered>,
@@ -39,7 +42,8 @@ pub struct LostDisk {
     pub node: Node,
     /// The image that has it.
     pub file: String,
-    /// How much it is, in bytes of the guest.
+    /// How much it is, in bytes of the guest: all that no snapshot holds, be it in that image or in
+    /// what it stands on.
     pub data_bytes: u64,
 }
 
@@ -102,6 +106,7 @@ impl<'a> Reversal<'a> {
             vm,
             snapshot,
             config,
+            live: Vec::new(),
             lost: Vec::new(),
             saved: None,
             recovered,
@@ -109,7 +114,9 @@ impl<'a> Reversal<'a> {
             _held: held,
         };
         reversal.restored()?;
-        reversal.lost = reversal.look_what_is_lost(&vmsd)?;
+        reversal.live = reversal.live_overlays(&vmsd)?;
+        let with_data = reversal.live.iter().filter(|live| live.lost_bytes > 0);
+        reversal.lost = with_data.map(Live::lost).collect();
         Ok(reversal)
     }
 
@@ -136,6 +143,7 @@ impl<'a> Reversal<'a> {
     /// Keeps what would be thrown away in a snapshot.
     pub fn save(&mut self, request: &SnapshotRequest, task: Task<'_>) -> Result<()> {
         self.saved = Some(take(&mut self.vm, request, task)?);
+        self.live = self.live_overlays(&list_to_change(&self.vm)?)?;
         self.lost = Vec::new();
         Ok(())
     }
@@ -162,10 +170,10 @@ impl<'a> Reversal<'a> {
             overlay.name_in(&mut vmx)?;
         }
         vmsd.set_current(Some(self.snapshot.uid))?;
-        let old = self.live_overlays(&vmsd)?;
+        let old = self.live.iter().flat_map(|live| live.files.clone());
         let journal = Journal {
             disks: self.changes(&overlays, &dropped),
-            remove: old.iter().flat_map(|live| live.files.clone()).collect(),
+            remove: old.collect(),
             ..Journal::new(Verb::Revert, &self.vm, vmsd.to_bytes())?
         };
         journal.begin(&mut self.vm, |vm| {
@@ -218,32 +226,19 @@ impl<'a> Reversal<'a> {
         put.chain(dropped).collect()
     }
 
-    fn look_what_is_lost(&self, vmsd: &Vmsd) -> Result<Vec<LostDisk>> {
-        let mut lost = Vec::new();
-        for live in self.live_overlays(vmsd)? {
-            if live.data_bytes > 0 {
-                lost.push(LostDisk {
-                    node: live.node,
-                    file: live.file,
-                    data_bytes: live.data_bytes,
-                });
-            }
-        }
-        Ok(lost)
-    }
-
     /// Returns the overlays that the machine writes to now, and that nothing needs once it is back
     /// at the snapshot.
     fn live_overlays(&self, vmsd: &Vmsd) -> Result<Vec<Live>> {
         let held_at = |node: Node| self.snapshot.disks.iter().any(|disk| disk.node == node);
+        let held = self.held_images(vmsd);
         let mut live = Vec::new();
         for (node, disk) in self.vm.disks() {
             if !held_at(node) || part_of(node, &disk)?.is_some() {
                 continue;
             }
-            let found = Live::of(&self.vm, node, ImageName::of_disk(&disk))?;
+            let found = Live::of(&self.vm, node, ImageName::of_disk(&disk), &held)?;
             if let Some(found) = found
-                && !self.is_needed(&found.main, vmsd)?
+                && !self.is_needed(&found.main, &held)?
             {
                 live.push(found);
             }
@@ -251,14 +246,17 @@ impl<'a> Reversal<'a> {
         Ok(live)
     }
 
-    /// Returns whether a snapshot, an overlay or another machine stands on an image.
-    fn is_needed(&self, main: &Path, vmsd: &Vmsd) -> Result<bool> {
-        let id = file_id(main);
-        let is_it = |name: &ImageName| name.path(&self.vm).is_ok_and(|path| file_id(&path) == id);
+    /// Returns the images that snapshots hold, as far as they are there.
+    fn held_images(&self, vmsd: &Vmsd) -> BTreeSet<FileId> {
         let snapshots = vmsd.snapshots();
         let held = snapshots.iter().flat_map(|one| &one.disks);
-        let mut held = held.map(|disk| ImageName::of_disk(&disk.medium()));
-        if held.any(|name| is_it(&name)) || !overlays_of(main)?.is_empty() {
+        let paths = held.filter_map(|disk| ImageName::of_disk(&disk.medium()).path(&self.vm).ok());
+        paths.filter_map(|path| file_id(&path)).collect()
+    }
+
+    /// Returns whether a snapshot, an overlay or another machine stands on an image.
+    fn is_needed(&self, main: &Path, held: &BTreeSet<FileId>) -> Result<bool> {
+        if file_id(main).is_some_and(|id| held.contains(&id)) || !overlays_of(main)?.is_empty() {
             return Ok(true);
         }
         let files = [main.to_path_buf()];
@@ -273,13 +271,14 @@ struct Live {
     main: PathBuf,
     /// Its files in the machine's folder, the main one last.
     files: Vec<String>,
-    data_bytes: u64,
+    /// Bytes of the guest that no snapshot holds.
+    lost_bytes: u64,
 }
 
 impl Live {
     /// Returns the overlay of a disk: none if the disk is none, or not in the machine's folder. One
     /// that is missing has nothing to lose. Errors: one that cannot be read.
-    fn of(vm: &Vm, node: Node, name: ImageName) -> Result<Option<Self>> {
+    fn of(vm: &Vm, node: Node, name: ImageName, held: &BTreeSet<FileId>) -> Result<Option<Self>> {
         let subject = match name.subject(vm) {
             Ok(subject) => subject,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -291,15 +290,41 @@ impl Live {
         if layer.image.info().parent.is_none() || !files.iter().all(in_folder) {
             return Ok(None);
         }
+        drop(layer);
         let file_name = |file: &PathBuf| file.file_name()?.to_str().map(str::to_owned);
         Ok(Some(Self {
             node,
             file: name.file,
+            lost_bytes: stored_above(&subject, held)?,
             main: subject.path,
             files: files.iter().rev().filter_map(file_name).collect(),
-            data_bytes: stored(&*layer.image)?,
         }))
     }
+
+    fn lost(&self) -> LostDisk {
+        LostDisk {
+            node: self.node,
+            file: self.file.clone(),
+            data_bytes: self.lost_bytes,
+        }
+    }
+}
+
+/// Returns how many bytes of the guest the layers of a chain store above the first that a snapshot
+/// holds; if none is held, all of them. Where what an overlay stands on cannot be opened, that is
+/// no loss: only the overlay goes.
+fn stored_above(subject: &Subject, held: &BTreeSet<FileId>) -> Result<u64> {
+    let layers = match open_chain(&subject.path, &subject.open) {
+        Ok(opened) => opened.layers,
+        Err(error) if error.kind() == ErrorKind::Locked => return Err(error),
+        Err(_) => vec![subject.open_layer()?],
+    };
+    let is_held = |layer: &OpenedLayer| {
+        let id = layer.args.storage.id();
+        id.is_some_and(|id| held.contains(&id))
+    };
+    let above = layers.iter().take_while(|layer| !is_held(layer));
+    above.map(|layer| stored(&*layer.image)).sum()
 }
 
 /// Returns how many bytes of the guest an image stores itself.
