@@ -457,6 +457,37 @@ fn a_state_whose_snapshot_was_deleted_is_not_thrown_away_unasked() {
 }
 
 #[test]
+fn a_snapshot_of_a_huge_disk_is_made_of_few_files() {
+    let vms = Vms::new();
+    // What one file holds, one more sector, and the largest that Workstation runs.
+    let one_file = (2_u64 << 40) - (1 << 30);
+    for (name, size, n_files) in [
+        ("one", one_file, 1),
+        ("few", one_file + 512, 1 + 3),
+        ("huge", 8 << 40, 1 + 9),
+    ] {
+        let disk = format!("{},subformat=monolithicFlat", size);
+        vms.done(&["create", name, "--disk", &disk]);
+        vms.snapshot(&["create", name, "clean"]);
+        let names = vms.world.names_in(&format!("home/vms/{name}"));
+        let new = format!("{name}-000001");
+        let new = names.iter().filter(|file| file.starts_with(&new));
+        assert_eq!(new.count(), n_files, "{names:?}");
+        let overlay = format!("home/vms/{name}/{name}-000001.vmdk");
+        let command = format!("write -P 7 {} 64k", size - 65536);
+        let args = ["-f", "vmdk", "-c", &command, &overlay];
+        vms.world.peer("qemu-io", &args);
+        let checked = vms.world.json(&format!("check --data {overlay}"));
+        assert_eq!(checked["layers"][0]["corruptions"], 0);
+        vms.snapshot(&["delete", name, "clean", "--yes"]);
+        let base = format!("home/vms/{name}/{name}.vmdk");
+        let command = format!("read -P 7 {} 64k", size - 65536);
+        let args = ["-r", "-f", "vmdk", "-c", &command, &base];
+        vms.world.peer("qemu-io", &args);
+    }
+}
+
+#[test]
 fn what_was_cut_off_is_told_refused_and_settled_by_the_next() {
     let vms = Vms::new();
     vms.done(&["create", "web", "--disk", "8M"]);

@@ -8,9 +8,15 @@ use crate::copy::Shape;
 /// The largest disk of which a VMDK overlay is one file: that must stay below 2 TiB when it is
 /// full, tables included.
 const ONE_FILE_BYTES: u64 = (2 << 40) - (1 << 30);
+/// What an extent file of a larger one holds at most: its number of sectors has 31 bits. VMware's
+/// 2047 MiB would make a thousand files for each snapshot of a disk of 2 TiB.
+const EXTENT_BYTES: u64 = (1 << 40) - (1 << 30);
+
+/// The variant of a delta in several files.
+const SPLIT: &str = "twoGbMaxExtentSparse";
 
 /// Returns what an empty overlay on `parent` is to be. VMDK gets a delta, in one file whatever the
-/// parent has, for that is made in no time; only beyond 2 TiB it must be split. qcow2, VHDX and VHD
+/// parent has, for that is made in no time; only beyond 2 TiB it must be split, then into as few files as can be. qcow2, VHDX and VHD
 /// get their own kind of overlay; what has none, or is seldom understood with one (VDI), gets a
 /// qcow2 on it.
 ///
@@ -27,6 +33,7 @@ pub(crate) fn overlay_on(parent: &OpenedLayer) -> Result<Shape> {
         format: format_named(format)?,
         create: CreateOptions {
             subformat: subformat.map(str::to_owned),
+            extent_bytes: Some(EXTENT_BYTES).filter(|_| subformat == Some(SPLIT)),
             ..CreateOptions::default()
         },
     })
@@ -39,7 +46,7 @@ fn delta_of(kind: &str, virtual_size: u64) -> Result<&'static str> {
             "is {kind}: what ESXi puts on it cannot be made here"
         ))
         .hint("make a machine of your own of it: hako vm clone, or hako vm import")),
-        _ if virtual_size > ONE_FILE_BYTES => Ok("twoGbMaxExtentSparse"),
+        _ if virtual_size > ONE_FILE_BYTES => Ok(SPLIT),
         _ => Ok("monolithicSparse"),
     }
 }

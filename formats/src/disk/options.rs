@@ -83,6 +83,9 @@ pub struct CreateOptions {
     pub adapter: Option<Adapter>,
     /// The virtual hardware version named in a VMDK descriptor.
     pub hw_version: Option<u32>,
+    /// Most bytes of the disk in one extent file of a split sparse VMDK, a multiple of 1 MiB; as
+    /// VMware splits if not said. Others have no use for it.
+    pub extent_bytes: Option<u64>,
     /// What a VMDK's identities are made from instead of chance, for one that must come out twice
     /// the same. Others have no use for it.
     pub seed: Option<u64>,

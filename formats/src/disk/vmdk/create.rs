@@ -243,7 +243,7 @@ struct NewExtent {
 
 impl ExtentsSink {
     fn new(variant: Variant, args: CreateArgs<'_>) -> Result<Self> {
-        let ranges = extent_ranges(variant, args.virtual_size)?;
+        let ranges = extent_ranges(variant, args.virtual_size, args.options.extent_bytes)?;
         let stem = stem(&args.name);
         let mut lines = Vec::new();
         let mut names = Vec::new();
@@ -319,6 +319,30 @@ impl ExtentPlan {
             None => Ok(Box::new(RawSink::new(storage, len, self.allocation)?)),
         }
     }
+
+    /// Writes extents to which nothing was delivered, several at once: each waits for its sync.
+    fn make_empty(&self, extents: &[NewExtent]) -> Result<()> {
+        const MAX_THREADS: usize = 16;
+        let per_thread = extents.len().div_ceil(MAX_THREADS).max(1);
+        let make = |extents: &[NewExtent]| {
+            let mut extents = extents.iter();
+            extents.try_for_each(|extent| self.open(extent)?.finish())
+        };
+        if extents.len() <= 1 {
+            return make(extents);
+        }
+        std::thread::scope(|scope| {
+            let chunks = extents.chunks(per_thread);
+            let threads: Vec<_> = chunks
+                .map(|chunk| scope.spawn(move || make(chunk)))
+                .collect();
+            let ends = threads.into_iter().map(|thread| {
+                let failed = |_| Err(Error::invalid("a thread ended before its time"));
+                thread.join().unwrap_or_else(failed)
+            });
+            ends.collect()
+        })
+    }
 }
 
 impl Sink for ExtentsSink {
@@ -351,12 +375,10 @@ impl Sink for ExtentsSink {
     }
 
     fn finish(mut self: Box<Self>) -> Result<()> {
-        while !self.waiting.is_empty() {
-            self.next_extent()?;
-        }
         if let Some((_, sink)) = self.current.take() {
             sink.finish()?;
         }
+        self.plan.make_empty(self.waiting.make_contiguous())?;
         self.descriptor_storage
             .write_at(0, self.descriptor.as_bytes())?;
         self.descriptor_storage.sync()
@@ -367,11 +389,16 @@ fn past_end(offset: u64) -> Error {
     Error::invalid(format!("delivery at {offset} is past the end of the disk"))
 }
 
-fn extent_ranges(variant: Variant, size: u64) -> Result<Vec<Range<u64>>> {
+fn extent_ranges(variant: Variant, size: u64, longest: Option<u64>) -> Result<Vec<Range<u64>>> {
     let split = match variant {
-        Variant::SplitSparse | Variant::SplitFlat => SPLIT_BYTES,
+        Variant::SplitSparse => longest.unwrap_or(SPLIT_BYTES),
+        Variant::SplitFlat => SPLIT_BYTES,
         _ => size,
     };
+    if split == 0 || (split < size && !split.is_multiple_of(*GRAIN_BYTES.end())) {
+        let what = format!("an extent file cannot hold {split} bytes (a multiple of 1 MiB)");
+        return Err(Error::invalid(what));
+    }
     let n_extents = size.div_ceil(split);
     if n_extents > MAX_EXTENTS as u64 {
         return Err(too_many_extents(size, n_extents));
