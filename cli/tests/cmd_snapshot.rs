@@ -421,6 +421,7 @@ fn esxis_deltas_get_no_snapshot() {
          createType=\"vmfsSparse\"\nparentFileNameHint=\"web.vmdk\"\n\
          RW 16384 VMFSSPARSE \"web-000001-delta.vmdk\"\n\n#DDB\n"
     );
+    vms.snapshot_fails(&["create", "web", "clean"], 1, "is vmfs, a disk of ESXi");
     std::fs::write(vms.path("web/web-000001.vmdk"), descriptor).unwrap();
     let mut delta = b"COWD".to_vec();
     for number in [1_u32, 3, 16384, 1, 4, 4, 8] {
@@ -436,6 +437,9 @@ fn esxis_deltas_get_no_snapshot() {
         vms.json(&["info", "web"])["drives"][0]["layers"][0]["subformat"],
         "vmfsSparse"
     );
+    // The way out.
+    vms.done(&["clone", "web", "hosted", "--format", "vmdk"]);
+    vms.snapshot(&["create", "hosted", "clean"]);
 }
 
 #[test]

@@ -20,7 +20,7 @@ const SPLIT: &str = "twoGbMaxExtentSparse";
 /// get their own kind of overlay; what has none, or is seldom understood with one (VDI), gets a
 /// qcow2 on it.
 ///
-/// Errors: [`hako_block::ErrorKind::Unsupported`] for ESXi's own deltas.
+/// Errors: [`hako_block::ErrorKind::Unsupported`] for disks of ESXi, which has overlays of its own.
 pub(crate) fn overlay_on(parent: &OpenedLayer) -> Result<Shape> {
     let info = parent.image.info();
     let kind = info.subformat.as_deref().unwrap_or_default();
@@ -42,11 +42,18 @@ pub(crate) fn overlay_on(parent: &OpenedLayer) -> Result<Shape> {
 /// Returns the variant of a delta on a VMDK of this variant and size.
 fn delta_of(kind: &str, virtual_size: u64) -> Result<&'static str> {
     match kind {
-        "vmfsSparse" | "seSparse" => Err(Error::unsupported(format!(
-            "is {kind}: what ESXi puts on it cannot be made here"
-        ))
-        .hint("make a machine of your own of it: hako vm clone, or hako vm import")),
+        "seSparse" => Err(of_esxi(kind)),
+        _ if kind.starts_with("vmfs") => Err(of_esxi(kind)),
         _ if virtual_size > ONE_FILE_BYTES => Ok(SPLIT),
         _ => Ok("monolithicSparse"),
     }
+}
+
+/// An overlay of a hosted product on a disk of ESXi would be read by neither.
+fn of_esxi(kind: &str) -> Error {
+    let what = format!("is {kind}, a disk of ESXi: the overlays of ESXi cannot be made here");
+    Error::unsupported(what).hint(
+        "make a machine of it that is not ESXi's: hako vm clone VM NEW --format vmdk; or take it \
+         out: hako vm export, hako disk convert",
+    )
 }
