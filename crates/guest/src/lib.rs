@@ -9,8 +9,12 @@
 #![forbid(unsafe_code)]
 
 pub mod bytes;
+pub mod cpio;
 mod crc32;
+pub mod drivers;
 pub mod fs;
+mod glob;
+pub mod initrd;
 pub mod partitions;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
