@@ -1,5 +1,7 @@
 //! File systems: what each can be asked, and the list of those that are known, one module each.
 
+pub mod btrfs;
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -23,7 +25,7 @@ pub struct Driver {
 }
 
 /// The file systems that are known, in the order in which they are looked for.
-pub static FILE_SYSTEMS: &[Driver] = &[];
+pub static FILE_SYSTEMS: &[Driver] = &[btrfs::DRIVER];
 
 /// Opens the file system in `volume`; none if it holds none that is known.
 pub fn open(volume: Arc<dyn Volume>) -> Result<Option<Arc<dyn FileSystem>>> {
