@@ -1,6 +1,8 @@
 //! File systems: what each can be asked, and the list of those that are known, one module each.
 
 pub mod btrfs;
+mod cache;
+mod ext;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -25,7 +27,10 @@ pub struct Driver {
 }
 
 /// The file systems that are known, in the order in which they are looked for.
-pub static FILE_SYSTEMS: &[Driver] = &[btrfs::DRIVER];
+pub static FILE_SYSTEMS: &[Driver] = &[
+    btrfs::DRIVER, //
+    ext::DRIVER,
+];
 
 /// Opens the file system in `volume`; none if it holds none that is known.
 pub fn open(volume: Arc<dyn Volume>) -> Result<Option<Arc<dyn FileSystem>>> {
