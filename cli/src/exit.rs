@@ -45,23 +45,3 @@ impl Exit {
         self as u8
     }
 }
-
-/// Returns the word that stands for the kind in JSON.
-pub fn kind_name(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::NotFound => "not-found",
-        ErrorKind::VmNotFound => "vm-not-found",
-        ErrorKind::Exists => "exists",
-        ErrorKind::PermissionDenied => "permission-denied",
-        ErrorKind::Locked => "locked",
-        ErrorKind::NoSpace => "no-space",
-        ErrorKind::Corrupt => "corrupt",
-        ErrorKind::Mismatch => "mismatch",
-        ErrorKind::Unsupported => "unsupported",
-        ErrorKind::Invalid => "invalid",
-        ErrorKind::Gate => "gate",
-        ErrorKind::ReadOnly => "read-only",
-        ErrorKind::Cancelled => "cancelled",
-        _ => "io",
-    }
-}

@@ -6,8 +6,6 @@ use std::io::{BufWriter, IsTerminal, StdoutLock, Write};
 use hako_block::{Error, Result};
 use serde_json::{Value, json};
 
-use crate::exit::kind_name;
-
 /// Standard output, buffered. Errors of a write come out as errors, never as a panic.
 pub struct Out(BufWriter<StdoutLock<'static>>);
 
@@ -132,7 +130,7 @@ impl Messages {
 
 fn error_json(error: &Error) -> Value {
     json!({"error": {
-        "kind": kind_name(error.kind()),
+        "kind": error.kind().name(),
         "message": error.to_string(),
         "file": error.file().map(|file| file.to_string_lossy()),
         "byte": error.byte(),

@@ -41,6 +41,40 @@ pub enum ErrorKind {
     Cancelled,
 }
 
+impl ErrorKind {
+    /// Each kind with the word that programs know it by.
+    const NAMES: [(ErrorKind, &str); 14] = [
+        (ErrorKind::Io, "io"),
+        (ErrorKind::NotFound, "not-found"),
+        (ErrorKind::VmNotFound, "vm-not-found"),
+        (ErrorKind::Exists, "exists"),
+        (ErrorKind::PermissionDenied, "permission-denied"),
+        (ErrorKind::Locked, "locked"),
+        (ErrorKind::NoSpace, "no-space"),
+        (ErrorKind::Corrupt, "corrupt"),
+        (ErrorKind::Mismatch, "mismatch"),
+        (ErrorKind::Unsupported, "unsupported"),
+        (ErrorKind::Invalid, "invalid"),
+        (ErrorKind::Gate, "gate"),
+        (ErrorKind::ReadOnly, "read-only"),
+        (ErrorKind::Cancelled, "cancelled"),
+    ];
+
+    /// Returns the word that stands for the kind in JSON.
+    pub fn name(self) -> &'static str {
+        let mut names = Self::NAMES.iter();
+        let found = names.find(|(kind, _)| *kind == self);
+        found.map_or("io", |(_, name)| name)
+    }
+
+    /// Returns the kind that a word stands for; [`ErrorKind::Io`] for one that is unknown.
+    pub fn named(name: &str) -> Self {
+        let mut names = Self::NAMES.iter();
+        let found = names.find(|(_, known)| *known == name);
+        found.map_or(ErrorKind::Io, |(kind, _)| *kind)
+    }
+}
+
 /// An error of the data path. Build it with one of the constructors, then add what each layer
 /// knows with [`Error::in_file`], [`Error::at_byte`], [`Error::place`] and [`Error::hint`].
 #[derive(Debug, thiserror::Error)]
@@ -218,6 +252,14 @@ mod tests {
             error.to_string(),
             "web-s001.vmdk: grain table 12, entry 77: sector 9 past end of file (byte 0x2a34)"
         );
+    }
+
+    #[test]
+    fn every_kind_has_a_word_of_its_own() {
+        for (kind, name) in ErrorKind::NAMES {
+            assert_eq!((kind.name(), ErrorKind::named(name)), (name, kind));
+        }
+        assert_eq!(ErrorKind::named("nonsense"), ErrorKind::Io);
     }
 
     #[test]

@@ -1,13 +1,28 @@
-//! Running a machine: what an engine is, and where the state of a run is kept.
+//! Running a machine: what an engine is, the process that drives one, and how to talk to it.
 //!
-//! Each machine that runs has a process of its own, the runner: it keeps the machine's lock until
-//! the guest is off, and drives an [`Engine`]'s [`Machine`].
+//! Each machine that runs has a process of its own, the [`Runner`]: it keeps the machine's lock
+//! until the guest is off, drives an [`Engine`]'s [`Machine`], and does what it is asked over a
+//! socket ([`protocol`]). How that process is started, which signals it gets and what it prints is
+//! the program's. Whatever kills it, its locks go with it; what it left is cleared by the next.
 
+mod client;
+mod console;
+mod console_log;
+mod control;
 mod engine;
+mod fitness;
 mod folder;
+pub mod protocol;
+mod runner;
+mod status;
+#[cfg(test)]
+mod tests;
 
+pub use client::{Client, Watch};
 pub use engine::{
     Boot, DiskStats, End, Engine, EngineChoice, Event, Events, Facts, IoStats, Launcher, Machine,
     NicStats, Start, StartOptions,
 };
 pub use folder::{RunFolder, RunHome};
+pub use runner::{RunRequest, Runner, Running, Stopper};
+pub use status::{RunState, Stats, Status};

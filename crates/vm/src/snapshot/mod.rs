@@ -29,6 +29,7 @@ pub use consolidate::Consolidation;
 pub use create::{SnapshotReport, SnapshotRequest, create_snapshot};
 pub(crate) use create::{part_of, take};
 pub use delete::{Doomed, SnapshotDeletion};
+pub(crate) use doctor::findings;
 pub use doctor::{Finding, Treatment, Trouble, examine_snapshots, repair_snapshots};
 pub use find::find;
 pub use journal::{Recovered, Verb};

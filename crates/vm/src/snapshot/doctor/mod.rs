@@ -136,7 +136,7 @@ fn refuse_running(vm: &Vm) -> Result<()> {
     Ok(())
 }
 
-fn findings(home: &Home, vm: &Vm) -> Result<Vec<Finding>> {
+pub(crate) fn findings(home: &Home, vm: &Vm) -> Result<Vec<Finding>> {
     let (vmsd, unreadable) = list::read(vm);
     let snapshots = vmsd.as_ref().map(Vmsd::snapshots).unwrap_or_default();
     let (pending, cut_off) = cut_off(vm);
