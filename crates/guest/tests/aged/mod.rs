@@ -153,27 +153,21 @@ impl Image {
     }
 
     /// Mounts it. None, with a word about it, where nothing can be mounted.
+    #[track_caller]
     pub fn mount(&self, kind: &str, options: &str) -> Option<Mounted> {
+        if !rustix::process::geteuid().is_root() || !Path::new("/dev/loop-control").exists() {
+            skip("no root, or no loop devices: nothing can be mounted");
+            return None;
+        }
         let at = self.folder.path().join("mounted");
         std::fs::create_dir_all(&at).unwrap();
         let options = format!("loop,{options}");
         let options = options.trim_end_matches(',');
-        let output = Command::new("mount")
-            .args(["-t", kind, "-o", options])
-            .args([&self.path, &at])
-            .output();
-        match output {
-            Ok(output) if output.status.success() => Some(Mounted { at }),
-            Ok(output) => {
-                let said = String::from_utf8_lossy(&output.stderr);
-                skip(&format!("cannot mount a {kind}: {}", said.trim()));
-                None
-            }
-            Err(error) => {
-                skip(&format!("cannot mount a {kind}: {error}"));
-                None
-            }
-        }
+        run(
+            "mount",
+            &["-t", kind, "-o", options, self.text(), at.to_str().unwrap()],
+        );
+        Some(Mounted { at })
     }
 }
 
@@ -376,4 +370,91 @@ fn assert_content(fs: &dyn FileSystem, node: NodeId, path: &Path, len: u64) {
         file.read_exact_at(&mut theirs[..n], from).unwrap();
         assert!(ours[..n] == theirs[..n], "{shown} differs at {from}");
     }
+}
+
+/// Reads all of a file system that is damaged, as far as it lets: bounded, and without a panic.
+/// Returns how many nodes there were.
+pub fn read_all(fs: &dyn FileSystem) -> usize {
+    const MOST_NODES: usize = 2000;
+    let mut todo = vec![fs.root()];
+    let mut seen = std::collections::BTreeSet::new();
+    while let Some(node) = todo.pop() {
+        if seen.len() >= MOST_NODES || !seen.insert(node) {
+            continue;
+        }
+        let _ = fs.visit(node, &mut |entry| {
+            todo.push(entry.node);
+            match todo.len() > MOST_NODES {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        let len = fs.stat(node).map_or(0, |stat| stat.len_bytes);
+        let mut piece = vec![0; 70_000];
+        for offset in [0, 1, len / 2, len.saturating_sub(10), len, u64::MAX - 5] {
+            let _ = fs.read_at(node, offset, &mut piece);
+        }
+        let _ = fs.read_link(node);
+        let _ = fs.lookup(node, b"no such name");
+    }
+    seen.len()
+}
+
+/// Damages `image` in so many ways and reads all that can be read each time. Only pieces that are
+/// not zeros are touched. `within` is the time that one reading may take.
+pub fn torture(image: &[u8], n_ways: u64, within: std::time::Duration) {
+    use hako_block::testkit::Rng;
+    const PIECE: usize = 512;
+    let is_used = |piece: &[u8]| piece.iter().any(|byte| *byte != 0);
+    let used: Vec<usize> = image
+        .chunks(PIECE)
+        .enumerate()
+        .filter(|(_, piece)| is_used(piece))
+        .map(|(index, _)| index * PIECE)
+        .collect();
+    let mut n_opened = 0;
+    for seed in 0..n_ways {
+        let mut rng = Rng::new(seed);
+        let mut damaged = image.to_vec();
+        for _ in 0..rng.below(1..6) {
+            // Often in the first ones, where the whole is described.
+            let among = if rng.one_in(2) {
+                used.len()
+            } else {
+                used.len().min(40)
+            };
+            let piece = used[rng.below(0..among as u64) as usize];
+            let at = (piece + rng.below(0..PIECE as u64) as usize).min(image.len() - 9);
+            match rng.below(0..6) {
+                0 => damaged[at] ^= 1 << rng.below(0..8),
+                1 => damaged[at..at + 4].fill(0xff),
+                2 => damaged[at..at + 8].fill(0),
+                3 => damaged[at] = rng.next_u64() as u8,
+                4 => {
+                    let other = used[rng.below(0..used.len() as u64) as usize];
+                    let len = PIECE.min(image.len() - piece.max(other));
+                    damaged.copy_within(other..other + len, piece);
+                }
+                _ if rng.one_in(4) => damaged.truncate(at.max(10_000)),
+                _ => damaged[at..at + 4].copy_from_slice(&[0, 0, 0, 0x80]),
+            }
+            if damaged.len() < image.len() {
+                break;
+            }
+        }
+        let began = std::time::Instant::now();
+        if let Ok(Some(fs)) = hako_guest::fs::open(Arc::new(damaged)) {
+            n_opened += 1;
+            read_all(&*fs);
+        }
+        assert!(
+            began.elapsed() < within,
+            "way {seed} took {:?}",
+            began.elapsed()
+        );
+    }
+    assert!(
+        n_opened * 4 > n_ways,
+        "only {n_opened} of {n_ways} could be opened"
+    );
 }
