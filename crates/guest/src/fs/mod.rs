@@ -2,7 +2,9 @@
 
 pub mod btrfs;
 mod cache;
+mod date;
 mod ext;
+mod fat;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -30,6 +32,7 @@ pub struct Driver {
 pub static FILE_SYSTEMS: &[Driver] = &[
     btrfs::DRIVER, //
     ext::DRIVER,
+    fat::DRIVER,
 ];
 
 /// Opens the file system in `volume`; none if it holds none that is known.

@@ -1,0 +1,61 @@
+//! Dates of the Gregorian calendar, as FAT and ISO 9660 store them.
+
+/// A date and a time of day, of no zone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Date {
+    pub(crate) year: u16,
+    pub(crate) month: u8,
+    pub(crate) day: u8,
+    pub(crate) hour: u8,
+    pub(crate) minute: u8,
+    pub(crate) second: u8,
+}
+
+impl Date {
+    /// Returns the seconds since 1970; none for a date that no calendar has.
+    pub(crate) fn seconds(self) -> Option<i64> {
+        let in_range = (1..=12).contains(&self.month)
+            && (1..=31).contains(&self.day)
+            && self.hour < 24
+            && self.minute < 60
+            && self.second < 61;
+        // The days before a month, in a year that begins with March.
+        let (year, month) = match self.month {
+            1 | 2 => (i64::from(self.year) - 1, i64::from(self.month) + 9),
+            month => (i64::from(self.year), i64::from(month) - 3),
+        };
+        let days = 365 * year + year.div_euclid(4) - year.div_euclid(100)
+            + year.div_euclid(400)
+            + (153 * month + 2) / 5
+            + i64::from(self.day)
+            - 719_469;
+        let minutes = (days * 24 + i64::from(self.hour)) * 60 + i64::from(self.minute);
+        in_range.then_some(minutes * 60 + i64::from(self.second))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Date;
+
+    #[test]
+    fn dates_become_seconds() {
+        let seconds = |year, month, day, hour, minute, second| {
+            let date = Date {
+                year,
+                month,
+                day,
+                hour,
+                minute,
+                second,
+            };
+            date.seconds()
+        };
+        assert_eq!(seconds(1970, 1, 1, 0, 0, 0), Some(0));
+        assert_eq!(seconds(2000, 2, 29, 12, 0, 0), Some(951_825_600));
+        assert_eq!(seconds(2038, 1, 19, 3, 14, 7), Some(i64::from(i32::MAX)));
+        assert_eq!(seconds(1969, 12, 31, 23, 59, 59), Some(-1));
+        assert_eq!(seconds(1980, 0, 1, 0, 0, 0), None);
+        assert_eq!(seconds(1980, 1, 1, 24, 0, 0), None);
+    }
+}
