@@ -37,6 +37,9 @@ _hako() {
             hako__subcmd__backup,export)
                 cmd="hako__subcmd__backup__subcmd__export"
                 ;;
+            hako__subcmd__disk,cat)
+                cmd="hako__subcmd__disk__subcmd__cat"
+                ;;
             hako__subcmd__disk,check)
                 cmd="hako__subcmd__disk__subcmd__check"
                 ;;
@@ -52,6 +55,9 @@ _hako() {
             hako__subcmd__disk,convert)
                 cmd="hako__subcmd__disk__subcmd__convert"
                 ;;
+            hako__subcmd__disk,cp)
+                cmd="hako__subcmd__disk__subcmd__cp"
+                ;;
             hako__subcmd__disk,create)
                 cmd="hako__subcmd__disk__subcmd__create"
                 ;;
@@ -66,6 +72,9 @@ _hako() {
                 ;;
             hako__subcmd__disk,info)
                 cmd="hako__subcmd__disk__subcmd__info"
+                ;;
+            hako__subcmd__disk,ls)
+                cmd="hako__subcmd__disk__subcmd__ls"
                 ;;
             hako__subcmd__disk,map)
                 cmd="hako__subcmd__disk__subcmd__map"
@@ -262,12 +271,68 @@ _hako() {
             return 0
             ;;
         hako__subcmd__disk)
-            opts="-q -v -h --json --quiet --verbose --progress --help formats info create convert check compare map hash set resize compact commit rebase rename delete serve"
+            opts="-q -v -h --json --quiet --verbose --progress --help formats info create convert check compare map hash ls cat cp set resize compact commit rebase rename delete serve"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hako__subcmd__disk__subcmd__cat)
+            opts="-f -U -q -v -h --with --sector-size --from --allow-path --allow-devices --force-share --snapshot --salvage --json --quiet --verbose --progress --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --with)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --sector-size)
+                    COMPREPLY=($(compgen -W "512 4096" -- "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
+                    return 0
+                    ;;
+                --allow-path)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --snapshot)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --progress)
                     COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
                     return 0
@@ -556,6 +621,62 @@ _hako() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        hako__subcmd__disk__subcmd__cp)
+            opts="-f -U -r -q -v -h --with --sector-size --from --allow-path --allow-devices --force-share --snapshot --salvage --recursive --owner --force --json --quiet --verbose --progress --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --with)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --sector-size)
+                    COMPREPLY=($(compgen -W "512 4096" -- "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
+                    return 0
+                    ;;
+                --allow-path)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --snapshot)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         hako__subcmd__disk__subcmd__create)
             opts="-O -f -U -q -v -h --parent --to --subformat --allocation --grain-size --cluster-size --block-size --unit --compression --level --sector-size --adapter --hw-version --force --from --allow-path --allow-devices --force-share --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -744,6 +865,62 @@ _hako() {
                 return 0
             fi
             case "${prev}" in
+                --from)
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
+                    return 0
+                    ;;
+                --allow-path)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --snapshot)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hako__subcmd__disk__subcmd__ls)
+            opts="-f -U -l -R -q -v -h --with --sector-size --from --allow-path --allow-devices --force-share --snapshot --salvage --long --recursive --json --quiet --verbose --progress --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --with)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --sector-size)
+                    COMPREPLY=($(compgen -W "512 4096" -- "${cur}"))
+                    return 0
+                    ;;
                 --from)
                     COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
                     return 0

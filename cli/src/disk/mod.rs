@@ -8,6 +8,7 @@ mod convert;
 mod create;
 mod delete;
 mod formats;
+mod guest;
 mod hash;
 mod info;
 mod map;
@@ -41,6 +42,9 @@ pub enum Disk {
     Compare(compare::Compare),
     Map(map::Map),
     Hash(hash::Hash),
+    Ls(guest::ls::Ls),
+    Cat(guest::cat::Cat),
+    Cp(guest::cp::Cp),
     Set(set::Set),
     Resize(resize::Resize),
     Compact(compact::Compact),
@@ -63,6 +67,9 @@ impl Disk {
             Disk::Compare(verb) => verb.run(context),
             Disk::Map(verb) => verb.run(context),
             Disk::Hash(verb) => verb.run(context),
+            Disk::Ls(verb) => verb.run(context),
+            Disk::Cat(verb) => verb.run(context),
+            Disk::Cp(verb) => verb.run(context),
             Disk::Set(verb) => verb.run(context),
             Disk::Resize(verb) => verb.run(context),
             Disk::Compact(verb) => verb.run(context),

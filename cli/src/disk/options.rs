@@ -293,7 +293,8 @@ fn compressions() -> impl TypedValueParser<Value = Compression> {
     })
 }
 
-fn sector_sizes() -> impl TypedValueParser<Value = u32> {
+/// Parses the size of a sector.
+pub fn sector_sizes() -> impl TypedValueParser<Value = u32> {
     PossibleValuesParser::new(["512", "4096"]).try_map(|text| text.parse())
 }
 
