@@ -1,5 +1,13 @@
 # Debian packages, downloaded and unpacked beside the system's own. To be sourced.
 
+# Prints the beginning of a line of sources.list: up to the suite.
+debian_source() {
+    # The mirror that the system uses; that of security updates has no backports.
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
+        "$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' |
+            grep -v security | head -1)"
+}
+
 # Sets `apt` to an apt-get with a state of its own in a folder: the system's is neither read for
 # sources nor changed. Given "whole", it thinks that nothing is installed: what it downloads is
 # complete, down to the C library.
@@ -7,12 +15,7 @@ private_apt() {
     state=$PWD/$1/apt
     rm -rf "$state"
     mkdir -p "$state/lists/partial" "$state/archives/partial"
-    local key=/usr/share/keyrings/debian-archive-keyring.gpg mirror
-    # The mirror that the system uses; that of security updates has no backports.
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' |
-        grep -v security | head -1)
-    printf "deb [signed-by=$key] $mirror %s main\n" \
-        bookworm bookworm-backports >"$state/sources.list"
+    printf "$(debian_source) %s main\n" bookworm bookworm-backports >"$state/sources.list"
     apt=(apt-get -qq -o Dir::Etc::SourceList="$state/sources.list"
         -o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists="$state/lists"
         -o Dir::Cache="$state" -o Debug::NoLocking=1 -o APT::Sandbox::User=root)

@@ -1,0 +1,32 @@
+# What the guests' disks have in common. To be sourced by what runs in the outer machine, with the disk as
+# /dev/disk0 and Debian in tree.tar.
+set -euo pipefail
+
+disk=$(readlink /dev/disk0)
+
+# Makes vg0 of a partition, with volumes for swap and root; the root takes what is left.
+make_volumes() {
+    pvcreate -q "$1"
+    vgcreate -q vg0 "$1"
+    lvcreate -q -y -n swap -L 64M vg0
+    lvcreate -q -y -n root -l 100%FREE vg0
+    mkswap -q /dev/vg0/swap
+}
+
+uuid_of() { blkid -o value -s UUID "$1"; }
+
+# Unpacks Debian at /mnt, but for some files; with the kernel's file systems for programs that follow.
+unpack() {
+    tar -x -C /mnt -f tree.tar "$@"
+    local name
+    for name in dev proc sys; do mount --bind /$name /mnt/$name; done
+    mount -t tmpfs tmpfs /mnt/run
+}
+
+inside() { chroot /mnt env PATH=/usr/sbin:/usr/bin:/sbin:/bin DM_DISABLE_UDEV=1 "$@"; }
+
+finish() {
+    umount -R /mnt
+    vgchange -q -an vg0
+    sync
+}
