@@ -183,6 +183,40 @@ fn cloning_killed_anywhere_leaves_no_clone_or_the_whole_one() {
 }
 
 #[test]
+fn linked_cloning_of_now_killed_anywhere_takes_one_snapshot_and_no_more() {
+    if !has_strace() {
+        return;
+    }
+    let world = World::new();
+    world.make_template();
+    let words = ["clone", "old", "new", "--linked"];
+    let mut n_taken = 0;
+    let n_killed = kill_everywhere(&world, &words, |about| {
+        let info = world.command(hako()).args(["vm", "info", "new"]).status();
+        if !info.unwrap().success() {
+            let taken = world.vm(&["info", "old"])["snapshots"]
+                .as_array()
+                .unwrap()
+                .len();
+            n_taken += taken - 1;
+            world.vm(&words);
+        }
+        world.assert_whole("old", about);
+        world.assert_whole("new", about);
+        assert_eq!(names(&world.path("home/vms")), ["new", "old"], "{about}");
+        let snapshots = world.vm(&["info", "old"])["snapshots"].clone();
+        let taken: Vec<&Value> = snapshots.as_array().unwrap().iter().collect();
+        assert_eq!(taken.len(), 2, "{about}: {snapshots}");
+        assert_eq!(taken[1]["name"], "for new", "{about}");
+        world.run(&["snapshot", "doctor", "old"]);
+    });
+    assert!(
+        n_killed > 20 && n_taken > 5,
+        "{n_killed} kills, {n_taken} after the snapshot"
+    );
+}
+
+#[test]
 fn deletion_killed_anywhere_is_completed_by_the_next() {
     if !has_strace() {
         return;
