@@ -461,6 +461,68 @@ fn a_state_whose_snapshot_was_deleted_is_not_thrown_away_unasked() {
 }
 
 #[test]
+fn disk_verbs_leave_alone_what_a_snapshot_holds() {
+    let vms = Vms::new();
+    vms.done(&["create", "web", "--disk", "8M"]);
+    vms.snapshot(&["create", "web", "one"]);
+    write(&vms, "web-000001.vmdk", 1);
+    vms.snapshot(&["create", "web", "two"]);
+    vms.snapshot(&["revert", "web", "one", "--yes"]);
+    // Of a list in a folder that nobody lists, too.
+    std::fs::rename(vms.path("web"), vms.world.path("web")).unwrap();
+    let before = vms.world.names_in("web");
+    let (base, held) = ("web/web.vmdk", "web/web-000001.vmdk");
+    for words in [
+        &["commit", "web/web-000003.vmdk"][..],
+        &["commit", held, "--delete"],
+        &["delete", held],
+        &["delete", base],
+        &["rename", held, "x.vmdk"],
+        &["resize", base, "1G"],
+        &["serve", held, "--writable", "--once"],
+        &["create", held, "4M", "--force"],
+        &["convert", base, held, "--force"],
+    ] {
+        let run = vms.world.hako([&["disk"], words].concat());
+        assert_eq!(run.code, 2, "{words:?}: {}", run.stderr);
+        assert!(
+            run.stderr.contains("snapshot "),
+            "{words:?}: {}",
+            run.stderr
+        );
+        assert!(run.stderr.contains("hint: "), "{words:?}: {}", run.stderr);
+        assert_eq!(vms.world.names_in("web"), before, "{words:?}");
+    }
+    // The present state is the user's.
+    vms.world.done("resize web/web-000003.vmdk 9M");
+    vms.world
+        .done("create web/web-000003.vmdk --parent web/web.vmdk --force");
+    // Whoever knows better says so.
+    vms.world.done(&format!("resize {base} 1G --force"));
+    vms.world.done(&format!("delete {held} --force"));
+}
+
+#[test]
+fn an_overlay_beside_an_image_keeps_it_from_being_replaced_or_given_a_uuid() {
+    let vms = Vms::new();
+    let uuid = "--uuid 6000c290123443218765012345678901";
+    vms.world.done("create a.vhd 4M");
+    vms.world.done("create b.vhd --parent a.vhd");
+    vms.world
+        .fails(&format!("set a.vhd {uuid}"), 2, "knows it by its UUID");
+    vms.world.done(&format!("set b.vhd {uuid}"));
+    vms.world.done(&format!("set a.vhd {uuid} --force"));
+    vms.world.done("create a.qcow2 1M");
+    vms.world.done("create b.qcow2 --parent a.qcow2");
+    vms.world
+        .fails("create a.qcow2 2M --force", 2, "b.qcow2 stands on it");
+    vms.world
+        .fails("convert b.qcow2 a.qcow2 --force", 2, "b.qcow2 stands on it");
+    vms.world.done("create b.qcow2 2M --force");
+    vms.world.done("create a.qcow2 2M --force");
+}
+
+#[test]
 fn a_snapshot_of_a_huge_disk_is_made_of_few_files() {
     let vms = Vms::new();
     // What one file holds, one more sector, and the largest that Workstation runs.

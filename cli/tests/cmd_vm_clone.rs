@@ -271,6 +271,8 @@ fn a_linked_clone_stands_on_the_snapshot_and_the_parent_stays_as_it_is() {
         &["resize", disk, "1G"],
         &["commit", "home/vms/web/web-000001.vmdk"],
         &["serve", "--writable", "--once", disk],
+        &["create", disk, "4M", "--force"],
+        &["convert", "disk.raw", disk, "--force"],
     ] {
         let run = vms.world.hako([&["disk"], words].concat());
         assert_eq!(run.code, 2, "{words:?}: {}", run.stderr);
@@ -280,6 +282,15 @@ fn a_linked_clone_stands_on_the_snapshot_and_the_parent_stays_as_it_is() {
             run.stderr
         );
     }
+    // What changes neither content nor what the image is known by may be done.
+    vms.world.done(&format!("check --repair all {disk}"));
+    vms.world
+        .done(&format!("set {disk} --comment later --hw-version 19"));
+    for upkeep in [&["compact", disk][..], &["check", disk]] {
+        let run = vms.world.hako([&["disk"], upkeep].concat());
+        assert_eq!(run.code, 0, "{upkeep:?}: {}", run.stderr);
+    }
+    compare("disk.raw", "home/vms/new/new.vmdk");
     vms.fails(&["rename", "web", "mail"], 2, "new");
     vms.fails(&["delete", "web", "--yes"], 2, "new");
     vms.done(&["rename", "web", "mail", "--only-name"]);
@@ -342,6 +353,11 @@ fn linked_clones_of_every_format_get_an_overlay_of_its_kind() {
             "hako.scsi0:0.format=qcow2",
         ]);
         vms.done(&linked);
+        let set = ["disk", "set", "--uuid", "6000c290123443218765012345678901"];
+        let base = format!("home/vms/web/{file}");
+        let run = vms.world.hako([&set[..], &[&base]].concat());
+        let is_link = ["vhd", "vdi"].contains(&format);
+        assert_eq!(run.code == 2, is_link, "{format}: {}", run.stderr);
         let disk = format!("home/vms/new/new.{extension}");
         let allow = vms.path("web");
         let words = ["disk", "compare", "disk.raw", &disk, "--allow-path"];

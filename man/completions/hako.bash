@@ -1191,7 +1191,7 @@ _hako() {
             return 0
             ;;
         hako__subcmd__disk__subcmd__set)
-            opts="-f -q -v -h --adapter --hw-version --tools-version --uuid --comment --from --allow-path --allow-devices --json --quiet --verbose --progress --help"
+            opts="-f -q -v -h --adapter --hw-version --tools-version --uuid --comment --force --from --allow-path --allow-devices --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

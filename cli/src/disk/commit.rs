@@ -21,7 +21,7 @@ Examples:
 Exit status:
   0    done
   1    failed
-  2    wrong usage, or the parent has other overlays or linked clones
+  2    wrong usage, or an overlay, a snapshot or a linked clone needs the parent as it is
   4    an image is corrupt, or the parent is not what the overlay was made on
   5    locked or in use
   8    no space left
@@ -46,7 +46,7 @@ pub struct Commit {
     #[arg(long, conflicts_with = "keep")]
     delete: bool,
 
-    /// Do it though other overlays or linked clones stand on the parent: their content changes
+    /// Do it though overlays, snapshots or linked clones need the parent: their content changes
     #[arg(long)]
     force: bool,
 
@@ -64,7 +64,13 @@ impl Commit {
         if !self.force
             && let Some(parent) = hako_disk::parent_of(&subject)?
         {
-            super::refuse_clones(&parent)?;
+            super::refuse_needed(&parent)?;
+            match (self.keep, self.delete) {
+                (true, _) => {}
+                (_, true) => super::refuse_needed(&self.overlay)?,
+                // Emptied it still shows what it showed, but to a clone it is another image.
+                _ => super::refuse_clones(&self.overlay)?,
+            }
         }
         let request = CommitRequest {
             subject,

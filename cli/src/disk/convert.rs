@@ -82,6 +82,9 @@ impl Convert {
     /// Converts.
     pub fn run(&self, context: &Context) -> Result<Exit> {
         let request = self.request(context)?;
+        if self.new.force {
+            super::refuse_to_replace(&self.target)?;
+        }
         let format = request.to.name();
         let cancel = context.cancel_on_signals()?;
         let progress = context.progress();

@@ -57,6 +57,9 @@ impl Create {
     /// Creates it.
     pub fn run(&self, context: &Context) -> Result<Exit> {
         let to = self.target.format(&self.path)?;
+        if self.target.force {
+            super::refuse_to_replace(&self.path)?;
+        }
         let open = self.open.options();
         if self.parent.is_none() && open.from.is_some() {
             return Err(

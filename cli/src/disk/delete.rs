@@ -18,14 +18,14 @@ Examples:
 Exit status:
   0    done
   1    failed
-  2    wrong usage, or another image or a linked clone stands on it
+  2    wrong usage, or an overlay, a snapshot or a linked clone needs it
   4    the image is corrupt
   5    locked or in use";
 
 /// Delete an image with all its files
 ///
-/// Its parents stay. Refused while another image in the same folder, or a linked clone of the
-/// inventory, stands on it.
+/// Its parents stay. Refused while another image in the same folder or a linked clone of the
+/// inventory stands on it, or a machine's snapshot does.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Delete {
@@ -33,7 +33,7 @@ pub struct Delete {
     #[arg(required = true)]
     images: Vec<PathBuf>,
 
-    /// Do it though another image or a linked clone stands on it
+    /// Do it though an overlay, a snapshot or a linked clone needs it
     #[arg(long)]
     force: bool,
 
@@ -47,7 +47,7 @@ impl Delete {
         let mut deleted = Vec::new();
         if !self.force {
             let mut images = self.images.iter();
-            images.try_for_each(|image| super::refuse_clones(image))?;
+            images.try_for_each(|image| super::refuse_needed(image))?;
         }
         for image in &self.images {
             deleted.extend(hako_disk::delete(&self.gate.subject(image), self.force)?);

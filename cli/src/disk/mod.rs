@@ -87,6 +87,24 @@ impl Disk {
     }
 }
 
+/// Refuses to change an image that a linked clone of the inventory stands on, or a snapshot of a
+/// machine.
+fn refuse_needed(image: &Path) -> Result<()> {
+    match home() {
+        Ok(home) => hako_vm::refuse_needed(&home, image),
+        // Who has no home has no machines.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Refuses to put another image in the place of one that something stands on.
+fn refuse_to_replace(target: &Path) -> Result<()> {
+    match target.is_file() {
+        true => refuse_needed(target).and_then(|()| hako_disk::refuse_to_replace(target)),
+        false => Ok(()),
+    }
+}
+
 /// Refuses to change an image that a linked clone of the inventory stands on, wherever that is:
 /// overlays beside an image are found by looking, those of clones are known.
 fn refuse_clones(image: &Path) -> Result<()> {

@@ -194,6 +194,8 @@ pub struct TargetFlags {
     hw_version: Option<u32>,
 
     /// Replace an existing file
+    ///
+    /// Refused all the same if an overlay, a snapshot or a linked clone needs what is there.
     #[arg(long)]
     pub force: bool,
 }

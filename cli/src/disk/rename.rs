@@ -18,7 +18,7 @@ Examples:
 Exit status:
   0    done
   1    failed
-  2    wrong usage, or a linked clone stands on it
+  2    wrong usage, or a snapshot or a linked clone needs it
   4    the image is corrupt
   5    locked or in use";
 
@@ -47,7 +47,7 @@ impl Rename {
             Some(folder) if !folder.as_os_str().is_empty() => self.to.clone(),
             _ => self.image.with_file_name(&self.to),
         };
-        super::refuse_clones(&self.image)?;
+        super::refuse_needed(&self.image)?;
         let report = hako_disk::rename(&self.gate.subject(&self.image), &to)?;
         if context.json {
             let files = report.files.iter().map(

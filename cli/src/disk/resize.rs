@@ -50,7 +50,7 @@ pub struct Resize {
     #[arg(long, requires = "shrink")]
     cut_data: bool,
 
-    /// Do it though another image or a linked clone stands on this one
+    /// Do it though an overlay, a snapshot or a linked clone needs it as it is
     #[arg(long)]
     force: bool,
 
@@ -62,7 +62,7 @@ impl Resize {
     /// Resizes.
     pub fn run(&self, context: &Context) -> Result<Exit> {
         if !self.force {
-            super::refuse_clones(&self.image)?;
+            super::refuse_needed(&self.image)?;
         }
         let request = ResizeRequest {
             subject: self.gate.subject(&self.image),

@@ -54,7 +54,8 @@ pub struct Serve {
 
     /// Let clients write
     ///
-    /// The image is locked as by a running VM.
+    /// The image is locked as by a running VM. Refused if a snapshot or a linked clone needs it as
+    /// it is.
     #[arg(long, conflicts_with_all = ["snapshot", "salvage", "force_share"])]
     writable: bool,
 
@@ -109,7 +110,7 @@ impl Serve {
     pub fn run(&self, context: &Context) -> Result<Exit> {
         let address = self.bind.with_port(self.port)?;
         if self.writable {
-            super::refuse_clones(&self.image)?;
+            super::refuse_needed(&self.image)?;
         }
         let opened = open_chain(&self.image, &self.open_options())?;
         let exit = super::salvaged(context, &self.read, &opened);

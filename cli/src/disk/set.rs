@@ -19,7 +19,7 @@ Examples:
 Exit status:
   0    done
   1    failed, or the format does not record it
-  2    wrong usage
+  2    wrong usage, or something stands on the image and knows it by its UUID
   4    the image is corrupt
   5    locked or in use";
 
@@ -54,6 +54,10 @@ pub struct Set {
     #[arg(long, value_name = "TEXT")]
     comment: Option<String>,
 
+    /// Change the UUID though an overlay or a linked clone knows the image by it: VHD and VDI
+    #[arg(long)]
+    force: bool,
+
     #[command(flatten)]
     gate: GateFlags,
 }
@@ -68,7 +72,11 @@ impl Set {
             uuid: self.uuid,
             comment: self.comment.clone(),
         };
-        hako_disk::set(&self.gate.subject(&self.image), &settings)?;
+        let subject = self.gate.subject(&self.image);
+        if !self.force && self.uuid.is_some() && hako_disk::is_known_by_uuid(&subject)? {
+            super::refuse_needed(&self.image)?;
+        }
+        hako_disk::set(&subject, &settings, self.force)?;
         context.summary(&format!("{}: set", self.image.display()));
         Ok(Exit::Done)
     }

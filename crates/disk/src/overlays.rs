@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use hako_block::gate::{file_names, folder_of};
-use hako_block::{Access, FileId, FileStorage, GateRules, LockMode, Result, Storage};
+use hako_block::{Access, Error, FileId, FileStorage, GateRules, LockMode, Result, Storage};
 use hako_formats::{OpenOptions, find_parent, open_chain};
 
 use crate::change::Subject;
@@ -18,6 +18,23 @@ pub fn overlays_of(path: &Path) -> Result<Vec<PathBuf>> {
         .filter(|name| path.file_name() != Some(name.as_os_str()))
         .map(|name| path.with_file_name(name));
     Ok(others.filter(|other| stands_on(other, id)).collect())
+}
+
+/// Refuses to put another image in the place of one that an overlay beside it stands on.
+pub fn refuse_to_replace(path: &Path) -> Result<()> {
+    if !path.is_file() {
+        return Ok(());
+    }
+    match overlays_of(path)?.first() {
+        None => Ok(()),
+        Some(overlay) => {
+            let overlay = overlay.display();
+            let what = format!("{overlay} stands on it, and would lose its content");
+            Err(Error::invalid(what).in_file(path).hint(format!(
+                "choose another name, or delete {overlay} first: hako disk delete"
+            )))
+        }
+    }
 }
 
 /// Returns the file that an image is an overlay on, whatever its content is by now; `None` for one

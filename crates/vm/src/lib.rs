@@ -61,5 +61,5 @@ pub use snapshot::{
 };
 pub use state::State;
 pub use time::utc;
-pub use users::refuse_clones;
+pub use users::{refuse_clones, refuse_needed};
 pub use vm::Vm;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use hako_block::gate::{file_names, folder_of};
 use hako_block::{Error, FileId, ImageInfo, Result};
 use hako_formats::machine::{DiskMedium, Node};
 use hako_formats::{OpenOptions, OpenedChain};
@@ -150,6 +151,56 @@ impl Vm {
             }
         }
     }
+}
+
+/// Refuses to go on if an image is needed as it is: by a linked clone of the inventory, as
+/// [`refuse_clones`] finds them, or by a snapshot that holds it or an overlay on it. Snapshots are
+/// those of machines that are listed, or have their .vmx beside the image.
+pub fn refuse_needed(home: &Home, image: &Path) -> Result<()> {
+    refuse_clones(home, image)?;
+    let image = std::fs::canonicalize(image).unwrap_or_else(|_| image.to_path_buf());
+    for vm in machines_around(home, &image)? {
+        // Of a list that cannot be read nobody knows what it names.
+        let snapshots = vm.vmsd().ok().flatten().map(|vmsd| vmsd.snapshots());
+        for snapshot in snapshots.unwrap_or_default() {
+            let mut disks = snapshot.disks.iter().map(|disk| disk.medium());
+            if disks.any(|disk| vm.stands_on(&disk, &image)) {
+                let what = format!(
+                    "the snapshot {} {:?} of the machine {} needs it as it is",
+                    snapshot.uid,
+                    snapshot.name,
+                    vm.name()
+                );
+                return Err(Error::invalid(what).in_file(&image).hint(format!(
+                    "work on a copy (hako disk convert), or delete the snapshot first: hako \
+                     snapshot delete {} {}",
+                    vm.path().display(),
+                    snapshot.uid
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns the machines whose texts may name an image: those in its folder, and those of the
+/// inventory that may name what is beyond their own.
+fn machines_around(home: &Home, image: &Path) -> Result<Vec<Vm>> {
+    let mut machines: Vec<Vm> = Vec::new();
+    for entry in Inventory::read(home)?.entries {
+        let path = entry.current();
+        if !entry.allow.is_empty() || path.parent() == image.parent() {
+            machines.extend(Vm::at(&path, &entry.allow));
+        }
+    }
+    for name in file_names(folder_of(image))? {
+        let path = image.with_file_name(name);
+        let is_known = machines.iter().any(|vm| vm.path() == path);
+        if path.extension().is_some_and(|extension| extension == "vmx") && !is_known {
+            machines.extend(Vm::at(&path, &[]));
+        }
+    }
+    Ok(machines)
 }
 
 /// Refuses to go on if a linked clone of the inventory stands on an image: one that is not in the
