@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod boot;
 pub mod bytes;
 pub mod cpio;
 mod crc32;
@@ -15,7 +16,9 @@ pub mod drivers;
 pub mod fs;
 mod glob;
 pub mod initrd;
+pub mod os;
 pub mod partitions;
+pub mod root;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 pub mod tree;

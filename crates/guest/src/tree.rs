@@ -82,10 +82,13 @@ impl Found {
 
     /// Returns its content from the beginning on, as a stream.
     pub fn reader(&self) -> Reader {
-        Reader {
-            file: self.clone(),
-            offset: 0,
-        }
+        self.reader_from(0)
+    }
+
+    /// Returns its content from `offset` on, as a stream.
+    pub fn reader_from(&self, offset: u64) -> Reader {
+        let file = self.clone();
+        Reader { file, offset }
     }
 }
 

@@ -6,6 +6,8 @@
 
 mod find;
 mod identify;
+#[cfg(any(test, feature = "testkit"))]
+mod in_memory;
 #[cfg(test)]
 mod tests;
 
