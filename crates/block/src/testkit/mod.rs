@@ -7,6 +7,7 @@
 mod cut;
 mod fault;
 mod faults;
+mod memory_image;
 mod model;
 mod qemu;
 mod rng;
@@ -18,6 +19,7 @@ mod toy;
 
 pub use cut::{CutImage, cut_images};
 pub use fault::{Fault, FaultFolder, FaultStorage, Op};
+pub use memory_image::MemoryImage;
 pub use qemu::{qemu_checks, qemu_name};
 pub use rng::Rng;
 pub use sparse::SparseBytes;

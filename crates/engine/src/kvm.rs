@@ -1,0 +1,93 @@
+//! The virtual machine in the kernel: its memory slots, interrupt controllers and processors.
+#![allow(unsafe_code)]
+
+use std::sync::Arc;
+
+use hako_block::{Error, ErrorKind, Result};
+use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
+use kvm_ioctls::{Cap, Kvm, VmFd};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+
+use crate::layout;
+use crate::memory::Memory;
+
+/// What the kernel must offer, by the names of its documentation.
+const NEEDED: &[(Cap, &str)] = &[
+    (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
+    (Cap::Irqfd, "KVM_CAP_IRQFD"),
+    (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
+    (Cap::Pit2, "KVM_CAP_PIT2"),
+    (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+    (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+];
+
+/// Opens /dev/kvm. Errors: with a hint of what may be done about it.
+pub fn open() -> Result<Kvm> {
+    let kvm = Kvm::new().map_err(|error| {
+        let io = std::io::Error::from_raw_os_error(error.errno());
+        let error = Error::io("open /dev/kvm", io);
+        match error.kind() {
+            ErrorKind::NotFound => error.hint("the processor's virtualisation is off in the firmware, or the module kvm_intel or kvm_amd is not loaded"),
+            ErrorKind::PermissionDenied => error.hint("join the group kvm"),
+            _ => error,
+        }
+    })?;
+    if kvm.get_api_version() != 12 {
+        return Err(Error::unsupported(format!(
+            "/dev/kvm speaks version {}, not 12",
+            kvm.get_api_version()
+        )));
+    }
+    for (cap, name) in NEEDED {
+        if !kvm.check_extension(*cap) {
+            return Err(Error::unsupported(format!("/dev/kvm lacks {name}")));
+        }
+    }
+    Ok(kvm)
+}
+
+/// Makes a virtual machine with `memory`, interrupt controllers and timer. The memory must outlive
+/// it: whoever keeps the machine keeps both.
+pub fn machine(kvm: &Kvm, memory: &Memory) -> Result<Arc<VmFd>> {
+    let vm = kvm
+        .create_vm()
+        .map_err(|error| failed("make a machine", error))?;
+    vm.set_identity_map_address(layout::KVM_IDENTITY_MAP)
+        .map_err(|error| failed("set the identity map", error))?;
+    let tss = usize::try_from(layout::KVM_TSS).map_err(|_| Error::invalid("KVM_TSS"))?;
+    vm.set_tss_address(tss)
+        .map_err(|error| failed("set the task state", error))?;
+    for (slot, region) in memory.iter().enumerate() {
+        add_memory(&vm, slot, region)?;
+    }
+    vm.create_irq_chip()
+        .map_err(|error| failed("make interrupt controllers", error))?;
+    let pit = kvm_pit_config {
+        flags: KVM_PIT_SPEAKER_DUMMY,
+        ..Default::default()
+    };
+    vm.create_pit2(pit)
+        .map_err(|error| failed("make a timer", error))?;
+    Ok(Arc::new(vm))
+}
+
+fn add_memory(vm: &VmFd, slot: usize, region: &vm_memory::GuestRegionMmap<()>) -> Result<()> {
+    let slot = kvm_userspace_memory_region {
+        slot: u32::try_from(slot).map_err(|_| Error::invalid("too many regions of memory"))?,
+        guest_phys_addr: region.start_addr().0,
+        memory_size: region.len(),
+        userspace_addr: region.as_ptr() as u64,
+        flags: 0,
+    };
+    // SAFETY: the range is a mapping of `region.len()` bytes that `Memory` owns; the machine that
+    // keeps this VmFd keeps a clone of that Memory, so it stays mapped as long as the guest can run.
+    unsafe { vm.set_user_memory_region(slot) }.map_err(|error| failed("give it memory", error))
+}
+
+/// Returns the error of a call to KVM.
+pub(crate) fn failed(doing: &str, error: kvm_ioctls::Error) -> Error {
+    Error::io(
+        format!("KVM: {doing}"),
+        std::io::Error::from_raw_os_error(error.errno()),
+    )
+}

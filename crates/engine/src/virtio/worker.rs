@@ -1,0 +1,197 @@
+//! Threads that serve queues. They can be paused, when nothing of them touches the guest any more, go
+//! on, and be stopped.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use hako_block::{Error, Result};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::pci::msix::event;
+use crate::virtio::interrupt::DeviceInterrupts;
+use crate::virtio::queue::Broken;
+
+/// What a thread does.
+pub trait Serve: Send {
+    /// Serves whatever there is to be served, without waiting for more.
+    fn serve(&mut self) -> std::result::Result<(), Broken>;
+
+    /// Returns the events that a driver writes to. The thread wakes up for them, and takes their
+    /// count.
+    fn kicks(&self) -> Vec<&EventFd>;
+
+    /// Returns a socket or the like that the thread wakes up for when there is more to read than
+    /// before.
+    fn source(&self) -> Option<RawFd> {
+        None
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Run,
+    Pause,
+    Stop,
+}
+
+struct Progress {
+    wish: Wish,
+    /// The thread touches nothing.
+    parked: bool,
+}
+
+struct Control {
+    progress: Mutex<Progress>,
+    changed: Condvar,
+    wake: EventFd,
+}
+
+impl Control {
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&'a self, progress: MutexGuard<'a, Progress>) -> MutexGuard<'a, Progress> {
+        self.changed
+            .wait(progress)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wish(&self, wish: Wish) {
+        self.progress().wish = wish;
+        self.changed.notify_all();
+        // Its count is taken often: it cannot be full.
+        let _ = self.wake.write(1);
+    }
+
+    /// Waits while a pause is wished for. Says whether to go on.
+    fn goes_on(&self) -> bool {
+        let mut progress = self.progress();
+        while progress.wish == Wish::Pause {
+            progress.parked = true;
+            self.changed.notify_all();
+            progress = self.wait(progress);
+        }
+        progress.parked = false;
+        progress.wish == Wish::Run
+    }
+
+    fn ended(&self) {
+        self.progress().parked = true;
+        self.changed.notify_all();
+    }
+}
+
+struct Worker {
+    control: Arc<Control>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The threads of a device.
+#[derive(Default)]
+pub struct Workers(Vec<Worker>);
+
+impl Workers {
+    /// Starts a thread called `name` (at most 15 bytes are shown). A queue that breaks ends it, and
+    /// the device gives up.
+    pub fn start(
+        &mut self,
+        name: &str,
+        mut work: Box<dyn Serve>,
+        interrupts: Arc<DeviceInterrupts>,
+    ) -> Result<()> {
+        let control = Arc::new(Control {
+            progress: Mutex::new(Progress {
+                wish: Wish::Run,
+                parked: false,
+            }),
+            changed: Condvar::new(),
+            wake: event()?,
+        });
+        let epoll =
+            epoll(&control, &*work).map_err(|error| Error::io("wait for a queue", error))?;
+        let of_thread = Arc::clone(&control);
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                if run(&of_thread, &epoll, &mut *work).is_err() {
+                    interrupts.give_up();
+                }
+                of_thread.ended();
+            })
+            .map_err(|error| Error::io("start a thread", error))?;
+        self.0.push(Worker {
+            control,
+            thread: Some(thread),
+        });
+        Ok(())
+    }
+
+    /// Returns once no thread touches the guest any more.
+    pub fn pause(&self) {
+        self.wish(Wish::Pause);
+        for worker in &self.0 {
+            let mut progress = worker.control.progress();
+            while !progress.parked {
+                progress = worker.control.wait(progress);
+            }
+        }
+    }
+
+    /// Lets them go on: they look at their queues first, whatever was missed.
+    pub fn resume(&self) {
+        self.wish(Wish::Run);
+    }
+
+    /// Ends them, and returns when they have ended.
+    pub fn stop(&mut self) {
+        self.wish(Wish::Stop);
+        for mut worker in self.0.drain(..) {
+            if let Some(thread) = worker.thread.take() {
+                // One that panicked has ended, too.
+                let _ = thread.join();
+            }
+        }
+    }
+
+    fn wish(&self, wish: Wish) {
+        self.0.iter().for_each(|worker| worker.control.wish(wish));
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn epoll(control: &Control, work: &dyn Serve) -> std::io::Result<Epoll> {
+    let epoll = Epoll::new()?;
+    let add = |fd: RawFd, events: EventSet| {
+        epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(events, 0))
+    };
+    add(control.wake.as_raw_fd(), EventSet::IN)?;
+    for kick in work.kicks() {
+        add(kick.as_raw_fd(), EventSet::IN)?;
+    }
+    if let Some(source) = work.source() {
+        // What is not taken for want of room in the queue must not wake the thread again and again.
+        add(source, EventSet::IN | EventSet::EDGE_TRIGGERED)?;
+    }
+    Ok(epoll)
+}
+
+fn run(control: &Control, epoll: &Epoll, work: &mut dyn Serve) -> std::result::Result<(), Broken> {
+    while control.goes_on() {
+        work.serve()?;
+        // Interrupted: what there is to do is looked for anyway.
+        let _ = epoll.wait(-1, &mut [EpollEvent::default(); 4]);
+        let _ = control.wake.read();
+        for kick in work.kicks() {
+            let _ = kick.read();
+        }
+    }
+    Ok(())
+}
