@@ -16,6 +16,7 @@ pub mod drivers;
 pub mod fs;
 mod glob;
 pub mod initrd;
+pub mod kernel;
 pub mod os;
 pub mod partitions;
 pub mod root;

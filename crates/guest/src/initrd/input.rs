@@ -60,7 +60,8 @@ impl<'a> Input<'a> {
         }
     }
 
-    fn head(&mut self) -> IoResult<Vec<u8>> {
+    /// Returns the first bytes that are left, which are not consumed: fewer at the end.
+    pub fn head(&mut self) -> IoResult<Vec<u8>> {
         while self.rest().len() < HEAD_BYTES {
             if self.fill_more()? == 0 {
                 break;

@@ -121,6 +121,32 @@ fn unpack(
     decoder.finish()
 }
 
+/// Unpacks the one compressed stream that `source` begins with, whatever follows it. Errors:
+/// [`hako_block::ErrorKind::Unsupported`] if it begins with none that is known or holds more than
+/// `most` bytes, [`hako_block::ErrorKind::Corrupt`] if it is damaged.
+pub fn unpack_stream(source: &mut dyn Read, most: u64) -> Result<Vec<u8>> {
+    let mut input = Input::new(source);
+    let head = input.head().map_err(from_io)?;
+    let compression = Compression::of(&head)
+        .filter(|compression| *compression != Compression::None)
+        .ok_or_else(|| {
+            let what = format!("no known compression begins with {}", head.escape_ascii());
+            Error::unsupported(what)
+        })?;
+    let mut decoder = Decoder::new(compression, &mut input)?;
+    let mut content = Vec::new();
+    (&mut decoder)
+        .take(most.saturating_add(1))
+        .read_to_end(&mut content)
+        .map_err(from_io)?;
+    if content.len() as u64 > most {
+        return Err(Error::unsupported(format!(
+            "more than {most} bytes, unpacked"
+        )));
+    }
+    Ok(content)
+}
+
 fn archive(
     input: &mut dyn Read,
     each: &mut dyn FnMut(&cpio::Header, &mut dyn Read) -> Result<()>,
