@@ -13,6 +13,7 @@ mod engine;
 mod fitness;
 mod folder;
 pub mod protocol;
+mod qemu;
 mod runner;
 mod status;
 #[cfg(test)]

@@ -1,0 +1,3 @@
+//! The QEMU engine.
+#![allow(dead_code)]
+mod plan;

@@ -1,0 +1,210 @@
+//! Network cards. Each is alone on a user network behind the host.
+
+use std::net::Ipv4Addr;
+
+use hako_block::Result;
+use hako_formats::machine::{Mac, Network, Nic};
+use serde_json::{Value, json};
+
+use super::boot::Order;
+use super::{Chipset, CommandLine, Wanted, slot};
+
+/// The slot of a first card that VMware has given none, and how far the next is: what VMware
+/// itself chooses, so that Linux calls them ens192, ens224.
+const FIRST_SLOT: u16 = 192;
+const SLOT_STEP: u16 = 32;
+/// The highest number that a slot can have (PCI Express, Slot Capabilities).
+const MAX_SLOT: u16 = 0x1fff;
+
+pub(super) fn add(
+    line: &mut CommandLine,
+    wanted: &Wanted<'_>,
+    chipset: Chipset,
+    order: &Order,
+) -> Result<()> {
+    for nic in wanted.machine.nics.iter().filter(|nic| nic.number < 10) {
+        let number = nic.number;
+        let mut net = json!({"type": "user", "id": format!("net{number}")});
+        if is_closed(line, nic) {
+            net["restrict"] = json!(true);
+        }
+        let forwards = forwards(line, wanted, number);
+        if !forwards.is_empty() {
+            net["hostfwd"] = json!(forwards);
+        }
+        line.json("-netdev", &net);
+        let (bus, address) = place(line, wanted, chipset, number);
+        let mut device = json!({
+            "driver": driver(line, wanted, nic), "id": format!("ethernet{number}"),
+            "netdev": format!("net{number}"), "bus": bus, "addr": address,
+            "mac": mac(wanted, nic).to_string(),
+        });
+        if let Some(place) = order.nics.get(&number) {
+            device["bootindex"] = json!(place);
+        }
+        // The card's program for starting from the network is for firmware only.
+        if wanted.kernel.is_some() {
+            device["romfile"] = json!("");
+        }
+        line.device(&device);
+    }
+    Ok(())
+}
+
+/// Returns whether a card's network leads nowhere: what may have been apart on purpose must not get
+/// to the world.
+fn is_closed(line: &mut CommandLine, nic: &Nic) -> bool {
+    let name = format!("ethernet{}", nic.number);
+    match &nic.network {
+        Network::Nat => false,
+        Network::Bridged => {
+            line.warn(format!(
+                "{name} is on a user network behind the host, not bridged"
+            ));
+            false
+        }
+        Network::PortGroup(group) => {
+            let group: String = group.chars().take(60).collect();
+            line.warn(format!(
+                "{name} is on a user network behind the host, not in the port group {group:?}"
+            ));
+            false
+        }
+        Network::HostOnly => {
+            line.warn(format!(
+                "{name} is on a network of its own, with no way out"
+            ));
+            true
+        }
+        Network::Custom(vnet) => {
+            let vnet: String = vnet.chars().take(60).collect();
+            line.warn(format!(
+                "{name} is on a network of its own with no way out, not on {vnet:?}"
+            ));
+            true
+        }
+    }
+}
+
+/// Returns where a card is. On Q35 each has a port whose slot has the number that VMware gave it:
+/// Linux names the card by that.
+fn place(
+    line: &mut CommandLine,
+    wanted: &Wanted<'_>,
+    chipset: Chipset,
+    number: u8,
+) -> (String, String) {
+    let address = format!("{:x}.0", slot::NIC + number);
+    if chipset == Chipset::Pc {
+        return (chipset.bus().to_owned(), address);
+    }
+    let said = wanted
+        .keys
+        .value(&format!("ethernet{number}.pciSlotNumber"));
+    let said = said.and_then(|text| text.trim().parse::<u16>().ok());
+    let said = said.filter(|slot| (1..=MAX_SLOT).contains(slot));
+    let port = format!("port-ethernet{number}");
+    line.device(&json!({
+        "driver": "pcie-root-port", "id": port, "bus": chipset.bus(), "addr": address,
+        "chassis": number + 1,
+        "slot": said.unwrap_or(FIRST_SLOT + SLOT_STEP * u16::from(number)),
+    }));
+    (port, "0.0".to_owned())
+}
+
+fn driver(line: &mut CommandLine, wanted: &Wanted<'_>, nic: &Nic) -> &'static str {
+    let number = nic.number;
+    let key = format!("hako.ethernet{number}.virtualDev");
+    match wanted
+        .keys
+        .value(&key)
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
+        .as_str()
+    {
+        "" => {}
+        "virtio-net" => return "virtio-net-pci",
+        _ => line.warn(format!("{key} is not virtio-net; left out")),
+    }
+    match nic.model.as_deref().unwrap_or("flexible") {
+        "e1000" => "e1000-82545em",
+        "e1000e" => "e1000e",
+        "vmxnet3" => "vmxnet3",
+        // Without VMware's tools, flexible is a vlance.
+        "vlance" | "flexible" => "pcnet",
+        other => {
+            let other: String = other.chars().take(40).collect();
+            line.warn(format!(
+                "ethernet{number} is an e1000 here, for QEMU has no {other:?}"
+            ));
+            "e1000-82545em"
+        }
+    }
+}
+
+/// Returns a card's address; of one without: VMware's prefix and what tells this machine apart.
+fn mac(wanted: &Wanted<'_>, nic: &Nic) -> Mac {
+    nic.mac.unwrap_or_else(|| {
+        let [a, b, c] = match wanted.machine.bios_uuid {
+            Some(uuid) => [uuid.0[13], uuid.0[14], uuid.0[15]],
+            None => wanted.seed,
+        };
+        // VMware's cards are ten apart.
+        Mac([
+            0x00,
+            0x0c,
+            0x29,
+            a,
+            b,
+            c.wrapping_add(nic.number.wrapping_mul(10)),
+        ])
+    })
+}
+
+/// Returns the ports of the host that lead to the guest: `hako.ethernetN.forward`, like
+/// `tcp:127.0.0.1:2222-:22`, several between commas. Without an address the host's is loopback.
+fn forwards(line: &mut CommandLine, wanted: &Wanted<'_>, number: u8) -> Vec<Value> {
+    let key = format!("hako.ethernet{number}.forward");
+    let text = wanted.keys.value(&key).unwrap_or_default();
+    let mut forwards = Vec::new();
+    for word in text
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+    {
+        match forward(word) {
+            Some(forward) => forwards.push(json!({"str": forward})),
+            None => {
+                let word: String = word.chars().take(60).collect();
+                line.warn(format!(
+                    "{key}: {word:?} is not like tcp:127.0.0.1:2222-:22; left out"
+                ));
+            }
+        }
+    }
+    forwards
+}
+
+/// Returns a forward as QEMU wants it, if it is one.
+fn forward(word: &str) -> Option<String> {
+    let (kind, rest) = word.split_once(':')?;
+    let kind = ["tcp", "udp"].into_iter().find(|known| *known == kind)?;
+    let (host, guest) = rest.split_once('-')?;
+    let (host_address, host_port) = host.rsplit_once(':').unwrap_or(("", host));
+    let (guest_address, guest_port) = guest.rsplit_once(':').unwrap_or(("", guest));
+    let address = |text: &str| text.parse::<Ipv4Addr>().ok();
+    let host_address = match host_address {
+        "" => Ipv4Addr::LOCALHOST,
+        text => address(text)?,
+    };
+    let guest_address = match guest_address {
+        "" => String::new(),
+        text => address(text)?.to_string(),
+    };
+    let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+    let (host_port, guest_port) = (port(host_port)?, port(guest_port)?);
+    Some(format!(
+        "{kind}:{host_address}:{host_port}-{guest_address}:{guest_port}"
+    ))
+}
