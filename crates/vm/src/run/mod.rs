@@ -25,5 +25,6 @@ pub use engine::{
     NicStats, Start, StartOptions,
 };
 pub use folder::{RunFolder, RunHome};
+pub use qemu::Qemu;
 pub use runner::{RunRequest, Runner, Running, Stopper};
 pub use status::{RunState, Stats, Status};

@@ -1,3 +1,254 @@
-//! The QEMU engine.
-#![allow(dead_code)]
+//! The QEMU engine: a machine as its VMX says, in a QEMU process that this one drives over QMP and
+//! that ends with it.
+//!
+//! ```text
+//! plan         the command line, a pure function of what follows
+//! media        the images in the drives; served    those that QEMU gets over our NBD
+//! connections  what serial ports lead to;          firmware, host    what the host has
+//! process      QEMU's process;                     qmp, machine      driving it
+//! ```
+
+mod connections;
+mod firmware;
+mod host;
+mod machine;
+mod media;
 mod plan;
+mod process;
+mod qmp;
+mod scratch;
+mod served;
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hako_block::{Access, Error, Result};
+use hako_formats::machine::{Firmware, Machine as Hardware};
+use hako_formats::vmx::Encryption;
+use serde_json::json;
+
+use self::machine::{Running, Watch};
+use self::plan::{Accelerator, CommandLine, Flash, Kernel, Sockets, Wanted};
+use self::process::Process;
+use self::qmp::Qmp;
+use self::served::Served;
+use super::{Boot, Engine, Facts, Machine, Start};
+use crate::Vm;
+
+/// How long QEMU may take until it can be talked to.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+/// The oldest QEMU that is driven.
+const OLDEST: (u64, u64) = (7, 2);
+
+/// What follows the machine's name in the file of its UEFI variables.
+pub(crate) const VARIABLES_SUFFIX: &str = ".hako-efivars.fd";
+
+/// The QEMU engine.
+#[derive(Debug, Clone)]
+pub struct Qemu {
+    /// Programs to use, the first that is there: names are looked for as usual.
+    pub programs: Vec<PathBuf>,
+    /// Folders with descriptions of firmware, the most important first.
+    pub firmware_folders: Vec<PathBuf>,
+}
+
+impl Default for Qemu {
+    fn default() -> Self {
+        Self {
+            programs: host::usual_programs(),
+            firmware_folders: host::usual_firmware_folders(),
+        }
+    }
+}
+
+impl Engine for Qemu {
+    fn name(&self) -> &'static str {
+        "qemu"
+    }
+
+    fn start(&self, start: Start<'_>) -> Result<Box<dyn Machine>> {
+        let (program, types) = host::qemu(&self.programs)?;
+        let (accelerator, slow) = host::accelerator();
+        let mut notes: Vec<String> = slow.into_iter().collect();
+        refuse_unknown(start.vm, &mut notes)?;
+        let mut machine = start.vm.vmx.machine();
+        media::insert(&mut machine, start.vm, &start.options.cdroms)?;
+        let media = media::open(start.vm, &machine, start.options, start.folder)?;
+        notes.extend(media.warnings);
+        let (serial, warnings) = connections::of(start.vm);
+        notes.extend(warnings);
+        let sockets = Sockets {
+            qmp: start.folder.socket("qmp.sock")?,
+            console: start.folder.socket("serial.sock")?,
+            vnc: start.folder.socket("vnc.sock")?,
+        };
+        let line = plan::command_line(&Wanted {
+            machine: &machine,
+            keys: start.vm.vmx.dictionary(),
+            accelerator,
+            types: &types,
+            media: &media.loaded,
+            floppy: media.floppy,
+            serial,
+            flash: self.flash(&machine, &start)?,
+            kernel: kernel(&machine, &start)?,
+            sockets,
+            now: now(),
+            seed: seed(start.vm.path()),
+        })?;
+        notes.extend(line.warnings.iter().cloned());
+        let served = Served::begin(media.serving, start.folder, &start.events)?;
+        let facts = Facts {
+            engine: "qemu".to_owned(),
+            accelerator: match accelerator {
+                Accelerator::Kvm => "kvm".to_owned(),
+                Accelerator::Tcg => "tcg".to_owned(),
+            },
+            pid: 0,
+            vnc: Some(line.vnc.clone()),
+            notes,
+        };
+        let running = launch(&start, &program, line, served, facts)?;
+        Ok(Box::new(running))
+    }
+}
+
+impl Qemu {
+    /// Returns the firmware of a machine with UEFI.
+    fn flash(&self, machine: &Hardware, start: &Start<'_>) -> Result<Option<Flash>> {
+        if machine.firmware != Firmware::Efi || machine.direct_boot.is_some() {
+            return Ok(None);
+        }
+        let found = firmware::find(&self.firmware_folders, machine.secure_boot)?;
+        let own = format!("{}{VARIABLES_SUFFIX}", start.vm.stem());
+        let own = start.vm.folder().join(own);
+        let flash = match start.options.discard_writes {
+            true => found.with_copy(&own, &start.folder.file("efivars.fd")),
+            false => found.with_variables(&own),
+        };
+        flash.map(Some)
+    }
+}
+
+/// Starts QEMU and lets the guest go.
+fn launch(
+    start: &Start<'_>,
+    program: &Path,
+    line: CommandLine,
+    served: Served,
+    facts: Facts,
+) -> Result<Running> {
+    let listen = |name: &str| {
+        let path = start.folder.socket(name)?;
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path);
+        listener.map_err(|error| Error::io("listen", error).in_file(path))
+    };
+    let (qmp, console) = (listen("qmp.sock")?, listen("serial.sock")?);
+    let log = start.folder.file("qemu.log");
+    let mut command = start.launcher.command(program);
+    command.args(&line.args);
+    let watch = Watch::new(start.events.clone());
+    let after = machine::after(watch.clone(), served, log.clone());
+    let process = Process::start(command, &log, after)?;
+    let given_up = |error: Error| {
+        watch.give_up();
+        error
+    };
+    // QEMU connects the console before it can be talked to.
+    let connect = || -> Result<(Qmp, _)> {
+        let stream = match line.console {
+            Some(_) => Some(process.accept(&console, start.cancel, START_PATIENCE)?),
+            None => None,
+        };
+        let control = process.accept(&qmp, start.cancel, START_PATIENCE)?;
+        let told = watch.clone();
+        let greeted = Qmp::greet(control, move |event| told.take(event));
+        let (mut qmp, version) =
+            greeted.map_err(|error| match process.is_over(Duration::from_millis(200)) {
+                true => process.failure("QEMU has ended"),
+                false => error,
+            })?;
+        if version < OLDEST {
+            let (major, minor) = version;
+            let what = format!("QEMU is {major}.{minor}, but has to be 7.2 or newer");
+            return Err(Error::unsupported(what));
+        }
+        if let Some(password) = &line.vnc_password {
+            let arguments = json!({"protocol": "vnc", "password": password});
+            qmp.execute("set_password", arguments)?;
+        }
+        watch.begin();
+        qmp.execute("cont", json!({}))?;
+        Ok((qmp, stream))
+    };
+    let (qmp, console) = connect().map_err(given_up)?;
+    for name in ["qmp.sock", "serial.sock"] {
+        let _ = std::fs::remove_file(start.folder.file(name));
+    }
+    let media = line.drives.into_iter().collect::<BTreeMap<_, _>>();
+    Ok(Running {
+        facts: Facts {
+            pid: process.pid(),
+            ..facts
+        },
+        console,
+        qmp,
+        process,
+        drives: media,
+        watch,
+    })
+}
+
+/// Refuses a machine whose hardware nobody knows.
+fn refuse_unknown(vm: &Vm, notes: &mut Vec<String>) -> Result<()> {
+    match vm.vmx.encryption() {
+        Encryption::Full => Err(Error::unsupported("the configuration is encrypted")
+            .in_file(vm.path())
+            .hint("remove the encryption with the product that encrypted it")),
+        Encryption::Partial => {
+            notes
+                .push("what is encrypted in the VMX, like a TPM's secrets, is not used".to_owned());
+            Ok(())
+        }
+        Encryption::None => Ok(()),
+    }
+}
+
+/// Returns the kernel that the VMX names.
+fn kernel(machine: &Hardware, start: &Start<'_>) -> Result<Option<Kernel>> {
+    if let Boot::Direct { .. } = start.options.boot {
+        return Err(Error::unsupported(
+            "a direct boot from the guest's own disk",
+        ));
+    }
+    let Some(boot) = &machine.direct_boot else {
+        return Ok(None);
+    };
+    let path = |name: &str| -> Result<PathBuf> {
+        let opened = start
+            .vm
+            .open_file(name, Access::ReadOnly, &start.vm.rules(true))?;
+        Ok(PathBuf::from(opened.storage.name()))
+    };
+    Ok(Some(Kernel {
+        kernel: path(&boot.kernel)?,
+        initrd: boot.initrd.as_deref().map(path).transpose()?,
+        cmdline: boot.cmdline.clone(),
+    }))
+}
+
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs())
+}
+
+/// Returns what hardware addresses are made of where nothing else tells machines apart.
+fn seed(vmx: &Path) -> [u8; 3] {
+    let digest = blake3::hash(vmx.as_os_str().as_bytes());
+    let [a, b, c, ..] = *digest.as_bytes();
+    [a, b, c]
+}

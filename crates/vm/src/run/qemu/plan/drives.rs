@@ -115,7 +115,7 @@ fn is_disk(drive: &Drive) -> bool {
 }
 
 /// Returns QEMU's name of a drive and of its medium.
-pub(super) fn name_of(node: Node) -> String {
+pub(in super::super) fn name_of(node: Node) -> String {
     format!("{}{}-{}", node.bus.name(), node.controller, node.unit)
 }
 

@@ -23,6 +23,7 @@ use hako_formats::dictionary::Dictionary;
 use hako_formats::machine::{Machine, Node};
 use serde_json::Value;
 
+pub(super) use drives::name_of;
 pub(super) use ports::Backend;
 
 /// Everything that the command line depends on.
