@@ -15,6 +15,7 @@ use hako_formats::{
 };
 
 use crate::Vm;
+use crate::run::VARIABLES_SUFFIX;
 use crate::vm::read_text;
 
 /// Extensions of what products put beside a .vmx, under its name or a longer one.
@@ -234,11 +235,15 @@ pub(crate) fn files_by_name(main: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Returns whether a file goes with a .vmx of this name: `web.nvram`, `web-Snapshot1.vmsn`.
+/// Returns whether a file goes with a .vmx of this name: `web.nvram`, `web-Snapshot1.vmsn`,
+/// `web.hako-efivars.fd`.
 fn is_companion(name: &str, stem: &str) -> bool {
     let Some(rest) = name.strip_prefix(stem) else {
         return false;
     };
+    if rest == VARIABLES_SUFFIX {
+        return true;
+    }
     let Some((between, extension)) = rest.rsplit_once('.') else {
         return false;
     };
@@ -267,10 +272,18 @@ mod tests {
             "web-Snapshot1.vmsn",
             "web-1a2b.vmem",
             "web.vmsd",
+            "web.hako-efivars.fd",
         ] {
             assert!(is_companion(name, "web"), "{name}");
         }
-        for name in ["website.nvram", "web.txt", "web", "mail.nvram", "web.vmdk"] {
+        for name in [
+            "website.nvram",
+            "web.txt",
+            "web",
+            "mail.nvram",
+            "web.vmdk",
+            "web2.hako-efivars.fd",
+        ] {
             assert!(!is_companion(name, "web"), "{name}");
         }
         for name in ["vmware.log", "vmware-12.log"] {

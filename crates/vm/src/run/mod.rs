@@ -26,5 +26,6 @@ pub use engine::{
 };
 pub use folder::{RunFolder, RunHome};
 pub use qemu::Qemu;
+pub(crate) use qemu::VARIABLES_SUFFIX;
 pub use runner::{RunRequest, Runner, Running, Stopper};
 pub use status::{RunState, Stats, Status};

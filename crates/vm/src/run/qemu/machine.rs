@@ -311,7 +311,8 @@ mod tests {
         let shutdown = |guest: bool| json!({"event": "SHUTDOWN", "data": {"guest": guest}});
         let success = ExitStatus::from_raw(0);
         let killed = ExitStatus::from_raw(9);
-        let cases: [(&dyn Fn(&Watch), ExitStatus, &str, End); 5] = [
+        type Happening<'a> = &'a dyn Fn(&Watch);
+        let cases: [(Happening<'_>, ExitStatus, &str, End); 5] = [
             (
                 &|watch| watch.take(&shutdown(true)),
                 success,

@@ -142,7 +142,7 @@ impl Site<'_> {
         let opened = self
             .vm
             .open_disk(disk, &options)
-            .map_err(|error| read_only_hint(error, is_discarded))?;
+            .map_err(|error| read_only_hint(&disk.file, error, is_discarded))?;
         media.warnings.extend(opened.oddities());
         let serial = serial_of(&opened);
         if is_discarded {
@@ -163,8 +163,7 @@ impl Site<'_> {
             return Ok(Loaded { source, serial });
         }
         if !opened.chain.info().writable {
-            let error = Error::read_only().in_file(&disk.file);
-            return Err(read_only_hint(error, false));
+            return Err(read_only_hint(&disk.file, Error::read_only(), false));
         }
         let source = self.serve(Arc::new(opened.chain), name, true, media)?;
         Ok(Loaded { source, serial })
@@ -250,14 +249,15 @@ impl Site<'_> {
 }
 
 /// Says what can be done about a disk that cannot be written to.
-fn read_only_hint(error: Error, is_discarded: bool) -> Error {
+fn read_only_hint(file: &str, error: Error, is_discarded: bool) -> Error {
     let is_about_writing = matches!(error.kind(), ErrorKind::ReadOnly | ErrorKind::Unsupported);
-    match is_about_writing && !is_discarded {
-        true => error.hint(
-            "start it with --discard-writes to look at it, or convert the disk: hako disk convert",
-        ),
-        false => error,
+    if !is_about_writing || is_discarded {
+        return error;
     }
+    let place = error.file().map(Path::to_owned);
+    Error::new(error.kind(), error.finding())
+        .in_file(place.unwrap_or_else(|| file.into()))
+        .hint("start it with --discard-writes, or convert the disk first: hako disk convert")
 }
 
 /// Returns what a guest knows a disk by: VMware's ddb.uuid, without blanks.

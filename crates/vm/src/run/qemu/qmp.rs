@@ -141,10 +141,13 @@ mod tests {
 
     const GREETING: &str = r#"{"QMP":{"version":{"qemu":{"micro":22,"minor":2,"major":7}}}}"#;
 
+    /// Names of events.
+    type Seen = Arc<Mutex<Vec<String>>>;
+
     /// A QEMU that answers each command by what `answer` makes of it.
     fn with_peer(
         answer: impl Fn(&Value) -> String + Send + 'static,
-    ) -> Result<(Qmp, (u64, u64), Arc<Mutex<Vec<String>>>)> {
+    ) -> Result<(Qmp, (u64, u64), Seen)> {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         std::thread::spawn(move || {
             let mut reader = BufReader::new(theirs.try_clone().unwrap());

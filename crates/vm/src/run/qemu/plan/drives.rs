@@ -22,8 +22,9 @@ const FUNCTIONS: u8 = 8;
 enum Scsi {
     Pvscsi,
     Sas,
-    VirtioScsi,
-    VirtioBlk,
+    Virtio,
+    /// None: each disk is a device of its own.
+    Bare,
 }
 
 pub(super) fn add(
@@ -76,8 +77,10 @@ pub(super) fn add(
         if chipset == Chipset::Q35 {
             line.device(&json!({"driver": "isa-fdc", "id": "floppy-controller"}));
         }
-        line.device(&json!({"driver": "floppy", "drive": "floppy0", "unit": 0,
-                            "bootindex": order.floppy}));
+        if let Some(place) = order.floppy {
+            line.arg("-global", format!("isa-fdc.bootindexA={place}"));
+        }
+        line.device(&json!({"driver": "floppy", "drive": "floppy0", "unit": 0}));
     }
     Ok(())
 }
@@ -147,8 +150,8 @@ fn scsi_model(line: &mut CommandLine, wanted: &Wanted<'_>, number: u8) -> Scsi {
         .as_str()
     {
         "" => {}
-        "virtio-scsi" => return Scsi::VirtioScsi,
-        "virtio-blk" => return Scsi::VirtioBlk,
+        "virtio-scsi" => return Scsi::Virtio,
+        "virtio-blk" => return Scsi::Bare,
         "pvscsi" => return Scsi::Pvscsi,
         "lsisas1068" => return Scsi::Sas,
         _ => line.warn(format!(
@@ -193,8 +196,8 @@ fn add_controllers(
         let (driver, per_function) = match model {
             Scsi::Pvscsi => ("pvscsi", u8::MAX),
             Scsi::Sas => ("mptsas1068", SAS_UNITS),
-            Scsi::VirtioScsi => ("virtio-scsi-pci", u8::MAX),
-            Scsi::VirtioBlk => continue,
+            Scsi::Virtio => ("virtio-scsi-pci", u8::MAX),
+            Scsi::Bare => continue,
         };
         let n = most(Bus::Scsi, number) / per_function + 1;
         add_functions(
@@ -326,7 +329,7 @@ fn scsi(
     index: u8,
 ) -> Option<Device> {
     let node = drive.node;
-    if model == Scsi::VirtioBlk {
+    if model == Scsi::Bare {
         if !is_disk(drive) || index >= FUNCTIONS {
             line.warn(format!(
                 "{node} is left out: virtio-blk has no place for it"
