@@ -3,8 +3,9 @@
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
+use crate::boot::Blob;
 use crate::bytes::le;
-use crate::tree::{Found, Tree};
+use crate::tree::Tree;
 
 /// A kernel that is installed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -182,15 +183,16 @@ impl Ord for Version {
 
 /// Returns the version that an x86 image of a kernel says it is (`kernel_version` of the boot
 /// protocol's header, `Documentation/arch/x86/boot.rst`); none if it is no such image.
-pub fn image_version(image: &Found) -> Option<String> {
-    let mut head = [0; 0x210];
-    if image.read_at(0, &mut head).ok()? < head.len() || head.get(0x202..0x206)? != b"HdrS" {
+pub fn image_version(image: &Blob) -> Option<String> {
+    const HEADER: u64 = 0x210;
+    const LONGEST: u64 = 256;
+    let bytes = |at: u64, len: u64| image.part(at, len).ok()?.read(1024).ok();
+    let head = bytes(0, HEADER)?;
+    if head.get(0x202..0x206)? != b"HdrS" {
         return None;
     }
     let at = 0x200 + u64::from(le::u16_at(&head, 0x20e));
-    let mut text = [0; 256];
-    let len = image.read_at(at, &mut text).ok()?;
-    let text = text.get(..len)?;
+    let text = bytes(at, LONGEST.min(image.len_bytes().checked_sub(at)?))?;
     let end = text.iter().position(|byte| matches!(byte, 0 | b' '))?;
     let version = std::str::from_utf8(text.get(..end)?).ok()?;
     let is_version = !version.is_empty() && !version.contains(['/', '\n']);

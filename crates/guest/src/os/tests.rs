@@ -1,5 +1,5 @@
 use super::*;
-use crate::Found;
+use crate::boot::Blob;
 use crate::testkit::MemoryFs;
 
 fn os(fs: MemoryFs) -> Os {
@@ -174,8 +174,7 @@ fn an_image_says_the_version_of_its_kernel() {
     image[0x600..0x610].copy_from_slice(b"6.1.0-9-amd64 (d");
     let of = |image: &[u8]| {
         let tree = Tree::new(MemoryFs::new("ext4").file("/k", image).build());
-        let found: Found = tree.find(b"/k").unwrap();
-        image_version(&found)
+        image_version(&Blob::of(tree.find(b"/k").unwrap()).unwrap())
     };
     assert_eq!(of(&image).as_deref(), Some("6.1.0-9-amd64"));
     assert_eq!(of(&image[..0x600]), None);
