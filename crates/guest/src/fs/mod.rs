@@ -5,6 +5,7 @@ mod cache;
 mod date;
 mod ext;
 mod fat;
+mod xfs;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub struct Driver {
 /// The file systems that are known, in the order in which they are looked for.
 pub static FILE_SYSTEMS: &[Driver] = &[
     btrfs::DRIVER, //
+    xfs::DRIVER,
     ext::DRIVER,
     fat::DRIVER,
 ];
