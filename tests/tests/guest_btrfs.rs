@@ -1,6 +1,7 @@
 //! btrfs as mkfs.btrfs and the kernel make it, compared with what the kernel shows.
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -161,6 +162,12 @@ fn every_way_to_make_and_mount_one_device_is_read() {
         };
         let fs = open(made.path());
         assert!(assert_same(&*fs, fs.root(), mounted.path(), SAME) > 150);
+        // The superblock's features tell which compressions were used.
+        let mut features = [0; 1];
+        let file = File::open(made.path()).unwrap();
+        file.read_exact_at(&mut features, 65536 + 0xbc).unwrap();
+        assert_eq!(features[0] & 8 != 0, mount.contains("lzo"));
+        assert_eq!(features[0] & 16 != 0, mount.contains("zstd"));
     }
 }
 
@@ -377,6 +384,25 @@ fn what_is_not_read_is_refused_by_name() {
     assert!(refused(13).contains("extent-tree-v2"));
     assert!(refused(14).contains("raid-stripe-tree"));
     assert!(refused(40).contains("bit 40"));
+}
+
+#[test]
+fn what_was_made_over_a_btrfs_is_found_and_not_what_was_there() {
+    let Some(made) = Made::new(300, 1, &[]) else {
+        return;
+    };
+    assert_eq!(open(made.path()).info().kind, "btrfs");
+    for (program, kind) in [("mkntfs", "ntfs"), ("mkfs.ext4", "ext4")] {
+        let args = ["-q", "-F", made.path().to_str().unwrap()];
+        let Some(run) = peer(program, &args) else {
+            return;
+        };
+        run.ok();
+        assert_eq!(open(made.path()).info().kind, kind);
+    }
+    let args = ["-q", "-f", made.path().to_str().unwrap()];
+    peer("mkfs.btrfs", &args).unwrap().ok();
+    assert_eq!(open(made.path()).info().kind, "btrfs");
 }
 
 /// Makes a checksum right again.

@@ -10,7 +10,9 @@ use std::ops::ControlFlow;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hako_block::Result;
 use hako_guest::volume::check_range;
@@ -62,6 +64,8 @@ pub fn open(path: &Path) -> Arc<dyn FileSystem> {
 pub struct Mounted {
     folder: tempfile::TempDir,
     is_mounted: bool,
+    /// What serves it, if the kernel does not.
+    server: Option<Child>,
 }
 
 impl Mounted {
@@ -79,6 +83,33 @@ impl Mounted {
         Some(Self {
             folder,
             is_mounted: true,
+            server: None,
+        })
+    }
+
+    /// Mounts a file by ntfs-3g. It runs beside us, or nobody would know when it has written all.
+    pub fn ntfs(path: &Path, options: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new("ntfs-3g");
+        command.arg("-o").arg(format!("no_detach,{options}"));
+        command.args([path, folder.path()]);
+        command.stdin(Stdio::null()).stderr(Stdio::null());
+        let Ok(mut server) = command.spawn() else {
+            skip("ntfs-3g is not installed: tests/run does that");
+            return None;
+        };
+        let outside = folder.path().parent().unwrap().metadata().unwrap().dev();
+        while folder.path().metadata().map(|about| about.dev()).ok() == Some(outside) {
+            if let Some(status) = server.try_wait().unwrap() {
+                skip(&format!("{command:?} cannot be run: {status}"));
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Some(Self {
+            folder,
+            is_mounted: true,
+            server: Some(server),
         })
     }
 
@@ -108,6 +139,9 @@ impl Mounted {
     pub fn unmount(mut self) {
         self.is_mounted = false;
         run_program("umount", &[self.path()]).ok();
+        if let Some(mut server) = self.server.take() {
+            assert!(server.wait().unwrap().success());
+        }
     }
 }
 
@@ -115,6 +149,9 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         if self.is_mounted {
             run_program("umount", &["-l".as_ref(), self.path().as_os_str()]);
+        }
+        if let Some(server) = &mut self.server {
+            let _ = server.wait();
         }
     }
 }

@@ -5,6 +5,7 @@ mod cache;
 mod date;
 mod ext;
 mod fat;
+pub mod ntfs;
 mod xfs;
 
 use std::ops::ControlFlow;
@@ -31,10 +32,13 @@ pub struct Driver {
 
 /// The file systems that are known, in the order in which they are looked for.
 pub static FILE_SYSTEMS: &[Driver] = &[
-    btrfs::DRIVER, //
     xfs::DRIVER,
     ext::DRIVER,
+    ntfs::DRIVER,
     fat::DRIVER,
+    // Its magic number is so far behind the beginning that others made over it leave it alone;
+    // mkfs.btrfs wipes theirs.
+    btrfs::DRIVER,
 ];
 
 /// Opens the file system in `volume`; none if it holds none that is known.

@@ -3,7 +3,7 @@
 use hako_block::crc32c::Crc32c;
 use hako_block::{Error, Result};
 use sha2::{Digest, Sha256};
-use xxhash_rust::xxh64::xxh64;
+use twox_hash::XxHash64;
 
 /// Room for the longest of them.
 pub const FIELD_BYTES: usize = 32;
@@ -52,7 +52,9 @@ impl Checksum {
                 crc.update(bytes);
                 field[..4].copy_from_slice(&crc.value().to_le_bytes());
             }
-            Self::Xxhash64 => field[..8].copy_from_slice(&xxh64(bytes, 0).to_le_bytes()),
+            Self::Xxhash64 => {
+                field[..8].copy_from_slice(&XxHash64::oneshot(0, bytes).to_le_bytes())
+            }
             Self::Sha256 => field.copy_from_slice(&Sha256::digest(bytes)),
             Self::Blake2b => {
                 let mut hasher = blake2b_simd::Params::new();

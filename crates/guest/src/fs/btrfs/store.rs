@@ -1,7 +1,7 @@
 //! The devices of a file system as one space of logical addresses, and the nodes in it.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hako_block::{Error, Result};
 
@@ -9,6 +9,7 @@ use super::checksum::FIELD_BYTES;
 use super::chunk::{CHUNK_ITEM, CHUNKS_OBJECT, Chunk};
 use super::node::{Item, Key, Node, NodeAt};
 use super::superblock::Superblock;
+use crate::fs::cache::Cache;
 use crate::volume::Volume;
 
 /// Bytes of nodes that are kept.
@@ -19,24 +20,18 @@ pub struct Store {
     superblock: Superblock,
     devices: BTreeMap<u64, Arc<dyn Volume>>,
     system_chunks: Vec<Chunk>,
-    kept: Mutex<Kept>,
-}
-
-/// Nodes by their address, with the time of their last use.
-#[derive(Default)]
-struct Kept {
-    nodes: HashMap<u64, (Arc<Node>, u64)>,
-    time: u64,
+    kept: Cache<u64, Node>,
 }
 
 impl Store {
     /// Returns the space that these devices make, by their numbers.
     pub fn new(superblock: Superblock, devices: BTreeMap<u64, Arc<dyn Volume>>) -> Result<Self> {
+        let most_kept = KEPT_BYTES / superblock.node_bytes as usize;
         Ok(Self {
             system_chunks: Chunk::decode_array(&superblock.system_chunks)?,
             superblock,
             devices,
-            kept: Mutex::default(),
+            kept: Cache::new(most_kept),
         })
     }
 
@@ -75,23 +70,17 @@ impl Store {
 
     /// Returns the node at `at`, from whichever copy is whole. Errors: those of the first copy.
     pub fn node(&self, at: &NodeAt) -> Result<Arc<Node>> {
-        if let Some(node) = self.kept().find(at.logical) {
-            return node.agrees(at).map(|()| node);
-        }
-        let n_copies = self.n_copies(at.logical)?;
-        let mut first_error = None;
-        for copy in 0..n_copies {
-            match self.read_node(at, copy) {
-                Ok(node) => {
-                    let node = Arc::new(node);
-                    let most = KEPT_BYTES / self.superblock.node_bytes as usize;
-                    self.kept().keep(at.logical, &node, most);
-                    return Ok(node);
+        let node = self.kept.get_or(at.logical, || {
+            let mut first_error = None;
+            for copy in 0..self.n_copies(at.logical)? {
+                match self.read_node(at, copy) {
+                    Ok(node) => return Ok(node),
+                    Err(error) => first_error = first_error.or(Some(error)),
                 }
-                Err(error) => first_error = first_error.or(Some(error)),
             }
-        }
-        Err(first_error.unwrap_or_else(|| unmapped(at.logical)))
+            Err(first_error.unwrap_or_else(|| unmapped(at.logical)))
+        })?;
+        node.agrees(at).map(|()| node)
     }
 
     /// Returns the item with the greatest key that is not above `key`.
@@ -202,30 +191,6 @@ impl Store {
                 None => return Ok(Item::of(&node, index)),
             }
         }
-    }
-
-    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Kept {
-    fn find(&mut self, logical: u64) -> Option<Arc<Node>> {
-        self.time += 1;
-        let (node, used) = self.nodes.get_mut(&logical)?;
-        *used = self.time;
-        Some(Arc::clone(node))
-    }
-
-    fn keep(&mut self, logical: u64, node: &Arc<Node>, most: usize) {
-        while self.nodes.len() >= most.max(16) {
-            let oldest = self.nodes.iter().min_by_key(|(_, (_, used))| *used);
-            let Some(logical) = oldest.map(|(logical, _)| *logical) else {
-                break;
-            };
-            self.nodes.remove(&logical);
-        }
-        self.nodes.insert(logical, (Arc::clone(node), self.time));
     }
 }
 
