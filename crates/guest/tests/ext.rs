@@ -212,6 +212,32 @@ fn assert_replayed(stopped: &Image) {
     assert!(n_names > 150, "{n_names} names");
 }
 
+#[test]
+fn crowds_and_deep_trees_are_read_whole_stopped_or_not() {
+    if !have(&["mke2fs", "mount", "dumpe2fs"]) {
+        return;
+    }
+    for args in ["-t ext4 -b 1024", "-t ext4", "-t ext3 -b 1024"] {
+        eprintln!("{args}");
+        let image = make(&format!("{args} -N 40000"), 160 * MIB, None);
+        let Some(mounted) = image.mount("ext4", "") else {
+            return;
+        };
+        let mut life = Life::new(mounted.path(), 3, 30_000);
+        life.crowd("crowd", 20_000);
+        life.fragmented(&mounted.path().join("deep"), 6000);
+        mounted.sync();
+        life.crowd("late", 3000).go_on(100);
+        mounted.sync();
+        let stopped = image.copy();
+        drop(mounted);
+        assert_replayed(&stopped);
+        let mounted = image.mount("ext4", "ro").unwrap();
+        let n_names = assert_same(&*image.open(), mounted.path(), Compare::MOUNTED);
+        assert!(n_names > 19_000, "{n_names} names");
+    }
+}
+
 /// What debugfs is told when it opens the journal, and the features of the file system.
 const WRITTEN: &[(&str, &str)] = &[
     ("", "^metadata_csum,^64bit"),

@@ -233,6 +233,76 @@ fn assert_replayed(stopped: &Image) {
 }
 
 #[test]
+fn crowds_and_deep_trees_are_read_whole_stopped_or_not() {
+    if !have(&["mkfs.xfs", "mount", "xfs_logprint", "cp"]) {
+        return;
+    }
+    for args in ["-b size=1024", "-n size=8192"] {
+        eprintln!("{args}");
+        let image = make(args, 160 * MIB, None);
+        let Some(mounted) = image.mount("xfs", "nouuid") else {
+            return;
+        };
+        let at = |name: &str| mounted.path().join(name).to_str().unwrap().to_owned();
+        let mut life = Life::new(mounted.path(), 3, 30_000);
+        life.crowd("crowd", 20_000);
+        life.fragmented(at("deep").as_ref(), 6000);
+        run("cp", &["--reflink=always", &at("deep"), &at("shared")]);
+        life.fragmented(at("shared").as_ref(), 100);
+        mounted.sync();
+        life.crowd("late", 3000).go_on(100);
+        run("cp", &["--reflink=always", &at("deep"), &at("shared-late")]);
+        mounted.sync();
+        let stopped = image.copy();
+        drop(mounted);
+        assert_replayed(&stopped);
+        let mounted = image.mount("xfs", "ro,nouuid").unwrap();
+        let n_names = assert_same(&*image.open(), mounted.path(), Compare::MOUNTED);
+        assert!(n_names > 19_000, "{n_names} names");
+    }
+}
+
+#[test]
+fn what_the_log_cannot_tell_is_said() {
+    if !have(&["mkfs.xfs", "mount", "xfs_logprint"]) {
+        return;
+    }
+    let image = make("-b size=1024 -l size=4m", 64 * MIB, None);
+    let Some(mounted) = image.mount("xfs", "nouuid") else {
+        return;
+    };
+    let mut life = Life::new(mounted.path(), 5, 30_000);
+    for _ in 0..5 {
+        life.go_on(100);
+        mounted.sync();
+    }
+    let stopped = image.copy();
+    drop(mounted);
+    let about = run("xfs_logprint", &["-t", stopped.text()]);
+    let mut numbers = about
+        .split_whitespace()
+        .filter_map(|word| word.parse::<u64>().ok());
+    // Where the log is, in blocks of 512 bytes, how long it is, and where its tail is.
+    let (at, _, tail) = (numbers.next(), numbers.next(), numbers.next());
+    let (at, tail) = (at.unwrap() as usize * 512, tail.unwrap() as usize * 512);
+    let whole = std::fs::read(stopped.path()).unwrap();
+    let remarks = |damage: &dyn Fn(&mut [u8])| {
+        let mut bytes = whole.clone();
+        damage(&mut bytes);
+        let fs = hako_guest::fs::open(std::sync::Arc::new(bytes))
+            .unwrap()
+            .unwrap();
+        aged::read_all(&*fs);
+        fs.info().remarks.join(" ")
+    };
+    assert_eq!(remarks(&|_| ()), "");
+    let said = remarks(&|bytes| bytes[at + tail + 700] ^= 1);
+    assert!(said.contains("its log is damaged"), "{said}");
+    let said = remarks(&|bytes| bytes[at..at + (4 << 20)].fill(0x11));
+    assert!(said.contains("its log is damaged"), "{said}");
+}
+
+#[test]
 fn damaged_ones_end_in_errors() {
     if !have(&["mkfs.xfs"]) {
         return;

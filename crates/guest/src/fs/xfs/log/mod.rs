@@ -60,7 +60,7 @@ pub(super) fn replay(volume: &dyn Volume, superblock: &Superblock) -> Result<Rep
     let bytes = usize::try_from(log.n_blocks * BLOCK_BYTES).unwrap_or(usize::MAX);
     check_range(log.at, bytes, volume.len_bytes())?;
     match log.last()? {
-        Some(End { last, .. }) if is_unmount(&last) => Ok(Replay::default()),
+        Some(end) if end.is_whole && is_unmount(&end.last) => Ok(Replay::default()),
         Some(end) => log.replay(&end),
         None => Ok(Replay::default()),
     }
@@ -70,8 +70,8 @@ pub(super) fn replay(volume: &dyn Volume, superblock: &Superblock) -> Result<Rep
 struct End {
     /// The last whole record.
     last: Record,
-    /// Blocks behind it are newer than they can be.
-    is_damaged: bool,
+    /// Nothing newer is behind it. There is when a write was cut off, or damaged later.
+    is_whole: bool,
 }
 
 impl Log<'_> {
@@ -95,10 +95,8 @@ impl Log<'_> {
             while let Some(next) = self.next(&last)? {
                 last = next;
             }
-            let missing = (end + self.n_blocks - last.end) % self.n_blocks;
-            let beyond = (last.end + self.n_blocks - end) % self.n_blocks;
-            let is_damaged = missing.min(beyond) > IN_FLIGHT;
-            return Ok(Some(End { last, is_damaged }));
+            let is_whole = last.end == end % self.n_blocks;
+            return Ok(Some(End { last, is_whole }));
         }
         Err(Error::corrupt(
             "log",
@@ -136,8 +134,8 @@ impl Log<'_> {
         let last = end.last.sequence;
         let tail = end.last.tail;
         let mut remarks = Vec::new();
-        if end.is_damaged {
-            remarks.push(damage("records are missing at its end"));
+        if !end.is_whole {
+            remarks.push(damage("its end is not whole"));
         }
         let mut changes = Changes::default();
         let mut transactions = Transactions::default();
