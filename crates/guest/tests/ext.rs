@@ -238,6 +238,27 @@ fn crowds_and_deep_trees_are_read_whole_stopped_or_not() {
     }
 }
 
+#[test]
+fn fast_commits_are_said_to_be_missing() {
+    if !have(&["mke2fs", "mount"]) {
+        return;
+    }
+    let image = make("-t ext4 -O fast_commit", 48 * MIB, None);
+    let Some(mounted) = image.mount("ext4", "") else {
+        return;
+    };
+    Life::new(mounted.path(), 9, 30_000).go_on(50);
+    mounted.sync();
+    assert_eq!(image.copy().open().info().remarks, [""; 0]);
+    let path = mounted.path().join("late");
+    std::fs::write(&path, "late").unwrap();
+    std::fs::File::open(&path).unwrap().sync_all().unwrap();
+    let stopped = image.copy();
+    drop(mounted);
+    let remarks = stopped.open().info().remarks.join(" ");
+    assert!(remarks.contains("fast commits"), "{remarks}");
+}
+
 /// What debugfs is told when it opens the journal, and the features of the file system.
 const WRITTEN: &[(&str, &str)] = &[
     ("", "^metadata_csum,^64bit"),

@@ -220,6 +220,35 @@ fn a_stopped_file_system_reads_as_the_next_mount_shows_it() {
     }
 }
 
+#[test]
+fn a_log_that_went_round_several_times_is_replayed() {
+    if !have(&["mkfs.xfs", "mount", "xfs_logprint"]) {
+        return;
+    }
+    let image = make("-b size=1024 -l size=4m", 96 * MIB, None);
+    let Some(mounted) = image.mount("xfs", "nouuid") else {
+        return;
+    };
+    let mut life = Life::new(mounted.path(), 21, 9000);
+    for round in 0..12 {
+        life.crowd(&format!("crowd{round}"), 1500);
+        for _ in 0..8 {
+            life.go_on(30);
+            mounted.sync();
+        }
+        if round % 3 == 2 {
+            assert_replayed(&image.copy());
+        }
+    }
+    let about = run("xfs_logprint", &["-t", image.text()]);
+    let cycle = about.rsplit("LSN cycle ").next().unwrap();
+    assert!(
+        !cycle.starts_with("1 "),
+        "the log did not go round: {}",
+        &cycle[..20]
+    );
+}
+
 /// Compares what is read of an image with what a mount of a copy, which replays, shows.
 fn assert_replayed(stopped: &Image) {
     let about = run("xfs_logprint", &["-t", stopped.text()]);

@@ -173,7 +173,14 @@ impl<'a> Log<'a> {
     /// Returns what is to be read in place of which block.
     fn copies(&self, scan: Scan) -> Result<Replay> {
         let revoked = self.revoked(&scan)?;
-        let mut remarks = scan.remarks;
+        let mut remarks = scan.remarks.clone();
+        if self.has_fast_commits(scan.end)? {
+            remarks.push(
+                "it was not unmounted, and its journal has fast commits, which hako does not \
+                 replay: what was written in the last seconds is missing"
+                    .to_owned(),
+            );
+        }
         let mut copies = BTreeMap::new();
         let mut n_damaged = 0;
         for record in scan
@@ -213,6 +220,15 @@ impl<'a> Log<'a> {
             remarks.push(damage(&format!("{n_damaged} of its blocks are damaged")));
         }
         Ok(Replay { copies, remarks })
+    }
+
+    /// Returns whether changes follow the last transaction that are not those of blocks.
+    fn has_fast_commits(&self, end: u32) -> Result<bool> {
+        // Linux leaves out the first of their blocks.
+        if self.head.n_fast_blocks < 2 {
+            return Ok(false);
+        }
+        Ok(records::is_fast_commit(&self.read(self.head.end + 1)?, end))
     }
 
     /// Returns for each block that is revoked the last transaction that does so.

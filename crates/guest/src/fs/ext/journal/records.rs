@@ -1,9 +1,10 @@
 //! What the blocks of a journal hold: pure decoding (kernel documentation, ext4, "Journal (jbd2)").
-//! All numbers are big-endian.
+//! Numbers are big-endian.
 
 use hako_block::{Crc32c, Error, Result};
 
 use crate::bytes::be::{u16_at, u32_at, u64_at};
+use crate::bytes::le;
 use crate::fs::ext::blocks::JOURNAL_MAGIC;
 
 const COMPAT_CHECKSUM: u32 = 0x1;
@@ -274,6 +275,13 @@ fn sums(block: &[u8], incompat: u32) -> Sums {
     } else {
         Sums::None
     }
+}
+
+/// Returns whether a block begins the fast commits before transaction `sequence`. Its numbers are
+/// little-endian: tag, length, features, transaction.
+pub(super) fn is_fast_commit(block: &[u8], sequence: u32) -> bool {
+    const TAG_HEAD: u16 = 9;
+    le::u16_at(block, 0) == TAG_HEAD && le::u32_at(block, 8) == sequence
 }
 
 /// Returns when a transaction was committed: seconds and nanoseconds.
