@@ -20,13 +20,13 @@ const LOOK: Duration = Duration::from_secs(2);
 impl RunFolder {
     /// Connects to the runner; `None` if there is none.
     pub fn connect(&self) -> Result<Option<Client>> {
-        self.connect_for(ANSWER)
+        self.connect_within(ANSWER)
     }
 
     /// Returns what the runner says of its machine; `None` if there is none, or if it does not
     /// answer for some seconds.
     pub fn status(&self) -> Option<Status> {
-        self.connect_for(LOOK).ok()??.status().ok()
+        self.connect_within(LOOK).ok()??.status().ok()
     }
 
     /// Returns what the guest wrote to its console in this run, or in the last one if it is off, as
@@ -35,7 +35,8 @@ impl RunFolder {
         console_log::read(self)
     }
 
-    fn connect_for(&self, patience: Duration) -> Result<Option<Client>> {
+    /// Connects to the runner, which may take so long for each answer; `None` if there is none.
+    pub fn connect_within(&self, patience: Duration) -> Result<Option<Client>> {
         let path = self.socket("control.sock")?;
         match UnixStream::connect(&path) {
             Ok(stream) => Client::new(stream, patience).map(Some),

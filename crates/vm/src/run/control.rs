@@ -81,7 +81,7 @@ fn attend(stream: UnixStream, messages: &Sender<Message>) -> Option<()> {
         }
         if line.last() != Some(&b'\n') {
             let error = Error::invalid("a line of the protocol is cut off or too long");
-            return out.write_all(answer(&Err(error)).as_bytes()).ok();
+            return out.write_all(answer(Err(&error)).as_bytes()).ok();
         }
         let result = match Request::parse(&line) {
             Ok(request @ (Request::Watch | Request::Console { .. })) => {
@@ -95,7 +95,8 @@ fn attend(stream: UnixStream, messages: &Sender<Message>) -> Option<()> {
             Ok(request) => pass_on(request, None, messages),
             Err(error) => Err(error),
         };
-        out.write_all(answer(&result).as_bytes()).ok()?;
+        out.write_all(answer(result.as_ref().map(Value::clone)).as_bytes())
+            .ok()?;
     }
 }
 

@@ -29,3 +29,10 @@ pub use qemu::Qemu;
 pub(crate) use qemu::VARIABLES_SUFFIX;
 pub use runner::{RunRequest, Runner, Running, Stopper};
 pub use status::{RunState, Stats, Status};
+
+/// Returns the engine that was chosen; the best one that there is here if that is left open.
+pub fn engine(choice: EngineChoice) -> Box<dyn Engine> {
+    match choice {
+        EngineChoice::Auto | EngineChoice::Qemu => Box::new(Qemu::default()),
+    }
+}

@@ -125,8 +125,9 @@ fn checked(line: &[u8]) -> Result<Value> {
     }
 }
 
-/// Returns the line that answers a request.
-pub(super) fn answer(result: &Result<Value>) -> String {
+/// Returns the line that answers a request. A runner says the same way on its standard output
+/// whether its machine runs (`ok` is its status).
+pub fn answer(result: std::result::Result<Value, &Error>) -> String {
     let value = match result {
         Ok(value) => json!({"v": VERSION, "ok": value}),
         Err(error) => json!({"v": VERSION, "error": error_json(error)}),
@@ -143,8 +144,8 @@ fn error_json(error: &Error) -> Value {
     })
 }
 
-/// Reads the line that answers a request.
-pub(super) fn parse_answer(line: &[u8]) -> Result<Value> {
+/// Reads the line that answers a request. Errors: the one that it holds.
+pub fn parse_answer(line: &[u8]) -> Result<Value> {
     let mut value = checked(line)?;
     let error = &value["error"];
     if error.is_object() {
@@ -210,12 +211,12 @@ mod tests {
     #[test]
     fn answers_and_events_come_back_as_they_were() {
         let value = json!({"a": 1});
-        let line = answer(&Ok(value.clone()));
+        let line = answer(Ok(value.clone()));
         assert_eq!(parse_answer(line.as_bytes()).unwrap(), value);
         let error = Error::new(ErrorKind::Locked, "in use")
             .in_file("web")
             .hint("wait");
-        let error = parse_answer(answer(&Err(error)).as_bytes()).unwrap_err();
+        let error = parse_answer(answer(Err(&error)).as_bytes()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Locked);
         assert_eq!(error.to_string(), "web: in use");
         assert_eq!(error.hint_text(), Some("wait"));

@@ -365,7 +365,7 @@ impl Running {
 /// Answers a client whose connection is for something else from then on.
 fn welcome(stream: Option<UnixStream>, value: &Value) -> Result<UnixStream> {
     let mut stream = stream.ok_or_else(|| Error::invalid("no connection"))?;
-    let line = answer(&Ok(value.clone()));
+    let line = answer(Ok(value.clone()));
     match stream.write_all(line.as_bytes()) {
         Ok(()) => Ok(stream),
         Err(error) => Err(Error::io("answer", error)),
