@@ -49,7 +49,8 @@ impl Held {
                 ErrorKind::Locked,
                 "another hako runs, reads or changes this machine",
             )
-            .in_file(folder)),
+            .in_file(folder)
+            .hint("`hako vm list` shows whether it runs, and `hako vm stop` stops it")),
             // Some network file systems have no locks to give.
             Err(TryLockError::Error(_)) => Ok(Self { _folder: None }),
         }
