@@ -20,6 +20,7 @@ Exit status:
   5    locked or in use
   6    no such virtual machine
   8    no space left
+  124  time was up
   129, 130, 143    ended by SIGHUP, SIGINT, SIGTERM
   141    the reader of standard output went away";
 

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -50,6 +51,11 @@ impl Context {
         Ok(cancel)
     }
 
+    /// Catches signals from now on, and returns what gives a byte for each.
+    pub fn signals(&self) -> Result<UnixStream> {
+        self.caught.stream()
+    }
+
     /// Returns the exit code of the signal that came, if one did.
     pub fn signal_code(&self) -> Option<u8> {
         self.caught.exit_code()
@@ -85,6 +91,13 @@ impl Context {
             return;
         }
         if self.verbose || (!self.quiet && std::io::stderr().is_terminal()) {
+            self.messages.note(text);
+        }
+    }
+
+    /// Says something, unless the user wants quiet or programs read.
+    pub fn say(&self, text: &str) {
+        if !self.quiet && !self.json {
             self.messages.note(text);
         }
     }

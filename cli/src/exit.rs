@@ -21,6 +21,8 @@ pub enum Exit {
     NotFound = 6,
     /// No space left.
     NoSpace = 8,
+    /// Time was up, as timeout(1) has it.
+    TimeUp = 124,
 }
 
 /// Exit code when the reader of our output went away: that of a process that SIGPIPE ended.

@@ -25,9 +25,13 @@ use hako_block::{Error, ErrorKind};
 use cli::{Cli, Command};
 use context::Context;
 use exit::Exit;
+use vm::run::{launch, runner};
 
 fn main() -> ExitCode {
     hako_block::allow_many_files();
+    if let Some(ended) = inner() {
+        return ended;
+    }
     let cli = Cli::parse();
     let context = Context::new(&cli.global);
     let ended = match &cli.command {
@@ -41,6 +45,23 @@ fn main() -> ExitCode {
     match ended {
         Ok(exit) => exit.code().into(),
         Err(error) => failed(&cli.command, &context, &error).into(),
+    }
+}
+
+/// Runs what hako itself starts a process of its own for.
+fn inner() -> Option<ExitCode> {
+    let mut words = std::env::args_os().skip(1);
+    match words.next()?.to_str()? {
+        runner::WORD => {
+            let words = std::env::args_os().skip(1);
+            Some(runner::RunMachine::parse_from(words).run().code().into())
+        }
+        launch::WORD => {
+            let error = launch::launch(words);
+            output::Messages::new(false, false).error(&error);
+            Some(Exit::of(error.kind()).code().into())
+        }
+        _ => None,
     }
 }
 

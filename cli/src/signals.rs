@@ -1,18 +1,40 @@
 //! SIGINT, SIGTERM and SIGHUP: the first asks the work to stop, so that everything unwinds and
 //! staged files are removed; the second ends the process at once.
 
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hako_block::{Cancel, Error, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
+use signal_hook::low_level::pipe;
 
 /// Remembers which signal came.
 #[derive(Debug, Clone, Default)]
 pub struct Caught(Arc<AtomicUsize>);
 
 impl Caught {
+    /// Catches the signals for the rest of the process's life, and returns what gives a byte for
+    /// each that comes; those that are ignored stay so. Reading from it does not wait.
+    pub fn stream(&self) -> Result<UnixStream> {
+        let failed = |error| Error::io("catch signals", error);
+        let (reads, writes) = UnixStream::pair().map_err(failed)?;
+        reads.set_nonblocking(true).map_err(failed)?;
+        let ignored = ignored_signals();
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            if ignored >> (signal - 1) & 1 == 1 {
+                continue;
+            }
+            let number = signal.unsigned_abs() as usize;
+            // In this order: whoever reads the byte finds the number.
+            flag::register_usize(signal, Arc::clone(&self.0), number)
+                .and_then(|_| pipe::register(signal, writes.try_clone()?))
+                .map_err(failed)?;
+        }
+        Ok(reads)
+    }
+
     /// Catches the signals for the rest of the process's life, but for those that whoever started
     /// it (nohup, a shell's `&`) had it ignore.
     pub fn install(&self, cancel: &Cancel) -> Result<()> {

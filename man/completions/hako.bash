@@ -115,6 +115,9 @@ _hako() {
             hako__subcmd__vm,clone)
                 cmd="hako__subcmd__vm__subcmd__clone"
                 ;;
+            hako__subcmd__vm,console)
+                cmd="hako__subcmd__vm__subcmd__console"
+                ;;
             hako__subcmd__vm,create)
                 cmd="hako__subcmd__vm__subcmd__create"
                 ;;
@@ -133,17 +136,38 @@ _hako() {
             hako__subcmd__vm,list)
                 cmd="hako__subcmd__vm__subcmd__list"
                 ;;
+            hako__subcmd__vm,pause)
+                cmd="hako__subcmd__vm__subcmd__pause"
+                ;;
             hako__subcmd__vm,register)
                 cmd="hako__subcmd__vm__subcmd__register"
                 ;;
             hako__subcmd__vm,rename)
                 cmd="hako__subcmd__vm__subcmd__rename"
                 ;;
+            hako__subcmd__vm,reset)
+                cmd="hako__subcmd__vm__subcmd__reset"
+                ;;
             hako__subcmd__vm,set)
                 cmd="hako__subcmd__vm__subcmd__set"
                 ;;
+            hako__subcmd__vm,start)
+                cmd="hako__subcmd__vm__subcmd__start"
+                ;;
+            hako__subcmd__vm,stats)
+                cmd="hako__subcmd__vm__subcmd__stats"
+                ;;
+            hako__subcmd__vm,stop)
+                cmd="hako__subcmd__vm__subcmd__stop"
+                ;;
+            hako__subcmd__vm,unpause)
+                cmd="hako__subcmd__vm__subcmd__unpause"
+                ;;
             hako__subcmd__vm,unregister)
                 cmd="hako__subcmd__vm__subcmd__unregister"
+                ;;
+            hako__subcmd__vm,wait)
+                cmd="hako__subcmd__vm__subcmd__wait"
                 ;;
             *)
                 ;;
@@ -1392,7 +1416,7 @@ _hako() {
             return 0
             ;;
         hako__subcmd__vm)
-            opts="-q -v -h --json --quiet --verbose --progress --help create list info set register unregister import export clone rename delete"
+            opts="-q -v -h --json --quiet --verbose --progress --help create list info set register unregister import export clone rename delete start stop reset pause unpause console wait stats"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1450,6 +1474,24 @@ _hako() {
                     fi
                     return 0
                     ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hako__subcmd__vm__subcmd__console)
+            opts="-q -v -h --replay --log --json --quiet --verbose --progress --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --progress)
                     COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
                     return 0
@@ -1780,6 +1822,24 @@ _hako() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        hako__subcmd__vm__subcmd__pause)
+            opts="-q -v -h --json --quiet --verbose --progress --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         hako__subcmd__vm__subcmd__register)
             opts="-q -v -h --name --allow-path --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1811,6 +1871,24 @@ _hako() {
             ;;
         hako__subcmd__vm__subcmd__rename)
             opts="-q -v -h --only-name --json --quiet --verbose --progress --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hako__subcmd__vm__subcmd__reset)
+            opts="-q -v -h --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1939,6 +2017,120 @@ _hako() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        hako__subcmd__vm__subcmd__start)
+            opts="-q -v -h --attach --engine --discard-writes --boot --boot-entry --cdrom --allow-path --json --quiet --verbose --progress --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --engine)
+                    COMPREPLY=($(compgen -W "auto qemu" -- "${cur}"))
+                    return 0
+                    ;;
+                --boot)
+                    COMPREPLY=($(compgen -W "firmware direct" -- "${cur}"))
+                    return 0
+                    ;;
+                --boot-entry)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cdrom)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --allow-path)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hako__subcmd__vm__subcmd__stats)
+            opts="-q -v -h --interval --json --quiet --verbose --progress --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hako__subcmd__vm__subcmd__stop)
+            opts="-q -v -h --force --timeout --json --quiet --verbose --progress --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hako__subcmd__vm__subcmd__unpause)
+            opts="-q -v -h --json --quiet --verbose --progress --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         hako__subcmd__vm__subcmd__unregister)
             opts="-q -v -h --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1946,6 +2138,36 @@ _hako() {
                 return 0
             fi
             case "${prev}" in
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hako__subcmd__vm__subcmd__wait)
+            opts="-q -v -h --state --for-line --regex --timeout --json --quiet --verbose --progress --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --state)
+                    COMPREPLY=($(compgen -W "stopped running paused" -- "${cur}"))
+                    return 0
+                    ;;
+                --for-line)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --progress)
                     COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
                     return 0

@@ -7,10 +7,11 @@ use hako_block::Result;
 use hako_formats::OpenedChain;
 use hako_formats::machine::{DiskMedium, Drive, Machine, Medium, Network, Nic};
 use hako_formats::vmsd::{Snapshot, Vmsd};
+use hako_vm::run::Status;
 use hako_vm::{State, Vm};
 use serde_json::{Value, json};
 
-use super::home::home;
+use super::home::{home, run_home};
 use super::machine_json::machine_json;
 use crate::context::Context;
 use crate::exit::Exit;
@@ -31,8 +32,10 @@ Exit status:
 
 /// Show what a virtual machine is made of, its disks, its snapshots and its state
 ///
-/// Works on a running machine, too: nothing is locked. With --json everything that the VMX says of
-/// the hardware, each disk with its layers, the snapshots, and what is odd.
+/// Works on a running machine, too: nothing is locked, and what its runner says is shown: since when
+/// it runs or is paused, by which engine and accelerator, and where its console and screen are. With
+/// --json everything that the VMX says of the hardware, each disk with its layers, the snapshots,
+/// what is odd, and the runner's "run".
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Info {
@@ -56,6 +59,7 @@ impl Info {
     pub fn run(&self, context: &Context) -> Result<Exit> {
         let vm = Vm::open(&home()?, &self.machine, &self.allow_path)?;
         let state = vm.state();
+        let status = run_home()?.folder(vm.path()).status();
         let machine = vm.vmx.machine();
         let vmsd = vm.vmsd();
         let look = |drive: &Drive| match &drive.medium {
@@ -68,9 +72,22 @@ impl Info {
         let disks: Vec<Option<DiskView>> = machine.drives.iter().map(look).collect();
         let mut out = Out::new();
         if context.json {
-            out.json(&vm_json(&vm, &machine, &state, &vmsd, &disks))?;
+            let mut value = vm_json(&vm, &machine, &state, &vmsd, &disks);
+            value["run"] = Value::Null;
+            if let Some(status) = &status {
+                value["state"] = status.state.name().into();
+                value["state_reason"] = json!(status.why);
+                value["run"] = status.to_json();
+            }
+            out.json(&value)?;
         } else {
-            for (key, value) in vm_text(&vm, &machine, &state, &vmsd, &disks) {
+            let mut rows = vm_text(&vm, &machine, &state, &vmsd, &disks);
+            if let Some(status) = &status {
+                let at = rows.iter().position(|(key, _)| key == "state");
+                let at = at.unwrap_or(rows.len());
+                rows.splice(at..rows.len().min(at + 1), run_rows(status));
+            }
+            for (key, value) in rows {
                 out.line(format!("{:<16} {value}", format!("{key}:")).trim_end())?;
             }
         }
@@ -112,6 +129,40 @@ fn vm_json(
     value["pending"] = json!(pending(vm));
     value["oddities"] = json!(oddities(vm, vmsd));
     value
+}
+
+/// Says what its runner says.
+fn run_rows(status: &Status) -> Vec<(String, String)> {
+    let why = status.why.as_deref();
+    let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+    let since = date(status.since_us);
+    let mut rows = vec![(
+        "state",
+        format!("{}{why} since {since}", status.state.name()),
+    )];
+    let facts = &status.facts;
+    rows.push(("started", date(status.started_us)));
+    rows.push(("engine", format!("{}, {}", facts.engine, facts.accelerator)));
+    let pids = format!("{}, runner {}", facts.pid, status.runner_pid);
+    rows.push(("process", pids));
+    if let Some(console) = &status.console {
+        rows.push(("console", console.display().to_string()));
+    }
+    rows.extend(facts.vnc.iter().map(|vnc| ("VNC", vnc.clone())));
+    if status.discard_writes {
+        rows.push(("writes", "discarded".to_owned()));
+    }
+    if status.direct_boot {
+        rows.push(("boot", "the kernel in its own disk".to_owned()));
+    }
+    rows.extend(facts.notes.iter().map(|note| ("run", note.clone())));
+    let owned = |(key, value): (&str, String)| (key.to_owned(), value);
+    rows.into_iter().map(owned).collect()
+}
+
+fn date(time_us: u64) -> String {
+    let [year, month, day, hour, minute, second] = hako_vm::utc(time_us / 1_000_000);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
 fn add_layers(drive: &mut Value, opened: &OpenedChain) {

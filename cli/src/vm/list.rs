@@ -3,9 +3,10 @@
 use clap::Args;
 use hako_block::{ErrorKind, Result};
 use hako_vm::Listed;
+use hako_vm::run::Status;
 use serde_json::{Value, json};
 
-use super::home::home;
+use super::home::{home, run_home};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output::{Out, print_table, printable};
@@ -24,8 +25,9 @@ Exit status:
 
 /// List the virtual machines of the inventory
 ///
-/// With --json an array of {\"name\",\"state\",\"cpus\",\"memory\",\"vmx\",\"error\"}; the state is
-/// stopped, running, suspended, missing or unreadable.
+/// With --json an array of {\"name\",\"state\",\"cpus\",\"memory\",\"vmx\",\"error\",\"run\"}; the state is
+/// stopped, running, paused, suspended, missing or unreadable. One that something else has in use
+/// counts as running; \"run\" is null then, else it is what the runner says (hako vm info).
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct List {}
@@ -33,7 +35,14 @@ pub struct List {}
 impl List {
     /// Prints them.
     pub fn run(&self, context: &Context) -> Result<Exit> {
-        let machines = hako_vm::list(&home()?)?;
+        let run = run_home()?;
+        let machines: Vec<Row> = hako_vm::list(&home()?)?
+            .into_iter()
+            .map(|listed| Row {
+                status: run.folder(&listed.vmx).status(),
+                listed,
+            })
+            .collect();
         let mut out = Out::new();
         if context.json {
             out.json(&machines.iter().map(row_json).collect())?;
@@ -46,32 +55,42 @@ impl List {
     }
 }
 
-fn state(listed: &Listed) -> &'static str {
-    match &listed.machine {
-        Ok((_, state)) => state.name(),
-        Err(error) if error.kind() == ErrorKind::VmNotFound => "missing",
-        Err(_) => "unreadable",
+/// A machine, and what its runner says if it runs.
+struct Row {
+    listed: Listed,
+    status: Option<Status>,
+}
+
+fn state(row: &Row) -> &'static str {
+    match (&row.listed.machine, &row.status) {
+        (_, Some(status)) => status.state.name(),
+        (Ok((_, state)), None) => state.name(),
+        (Err(error), None) if error.kind() == ErrorKind::VmNotFound => "missing",
+        (Err(_), None) => "unreadable",
     }
 }
 
-fn row_json(listed: &Listed) -> Value {
+fn row_json(row: &Row) -> Value {
+    let listed = &row.listed;
     let machine = listed.machine.as_ref().ok().map(|(machine, _)| machine);
     json!({
         "name": listed.name,
-        "state": state(listed),
+        "state": state(row),
         "cpus": machine.map(|machine| machine.cpu.count),
         "memory": machine.map(|machine| machine.memory_bytes),
         "vmx": listed.vmx.to_string_lossy(),
         "error": listed.machine.as_ref().err().map(ToString::to_string),
+        "run": row.status.as_ref().map(Status::to_json),
     })
 }
 
-fn row_text(listed: &Listed) -> [String; 5] {
+fn row_text(row: &Row) -> [String; 5] {
+    let listed = &row.listed;
     let machine = listed.machine.as_ref().ok().map(|(machine, _)| machine);
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
         printable(&listed.name),
-        state(listed).to_owned(),
+        state(row).to_owned(),
         or_dash(machine.map(|machine| machine.cpu.count.to_string())),
         or_dash(machine.map(|machine| size::human(machine.memory_bytes))),
         printable(&listed.vmx.to_string_lossy()),

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A test helper panics to fail the test.
 #![allow(dead_code)] // Each test file is a crate of its own and uses a part.
 
+pub mod guest;
 pub mod snapshots;
 pub mod vms;
 
@@ -77,6 +78,7 @@ impl World {
         let mut command = Command::new(binary());
         command.current_dir(self.folder.path());
         command.env("HAKO_HOME", self.path("home"));
+        command.env("HAKO_RUN", self.path("run"));
         command
     }
 
