@@ -78,7 +78,7 @@ const VERBS: &[(&str, &str, Does)] = &[
     ("snapshot consolidate", "web", Refused),
     ("snapshot doctor", "web", Refused),
     ("snapshot doctor", "--repair web", Refused),
-    ("backup export", "web backup", Refused),
+    ("backup export", "--output backup web", Refused),
 ];
 
 /// The verbs that the binary has, as the manual pages list them.

@@ -173,15 +173,12 @@ impl Start {
             let what = format!("is {} already", status.state.name());
             return Err(Error::new(ErrorKind::Locked, what).in_file(found.vm.path()));
         }
-        let signals = match self.attach {
-            true => Some(context.signals()?),
-            false => None,
+        // Before there is a runner that a signal could leave alone.
+        let (signals, cancel) = match self.attach {
+            true => (Some(context.signals()?), Cancel::default()),
+            false => (None, context.cancel_on_signals()?),
         };
         let mut child = self.spawn(&found)?;
-        let cancel = match self.attach {
-            true => Cancel::default(),
-            false => context.cancel_on_signals()?,
-        };
         let has_signal = || match &signals {
             Some(signals) if take(signals) > 0 => Err(Error::cancelled()),
             _ => cancel.check(),
