@@ -13,8 +13,9 @@ use std::ops::ControlFlow;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hako_block::{Error, Result};
 use hako_guest::volume::{Volume, check_range};
@@ -167,16 +168,54 @@ impl Image {
             "mount",
             &["-t", kind, "-o", options, self.text(), at.to_str().unwrap()],
         );
-        Some(Mounted { at })
+        Some(Mounted { at, server: None })
+    }
+
+    /// Mounts it by ntfs-3g. That runs beside us, or nobody would know when it has written all.
+    #[track_caller]
+    pub fn mount_ntfs(&self, options: &str) -> Option<Mounted> {
+        if !have(&["ntfs-3g"]) {
+            return None;
+        }
+        let at = self.folder.path().join("mounted");
+        std::fs::create_dir_all(&at).unwrap();
+        let outside = at.metadata().unwrap().dev();
+        let options = format!("no_detach,{options}");
+        let mut server = Command::new("ntfs-3g")
+            .args(["-o", options.trim_end_matches(','), self.text()])
+            .arg(&at)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        while at.metadata().map(|about| about.dev()).ok() == Some(outside) {
+            if let Some(status) = server.try_wait().unwrap() {
+                skip(&format!("ntfs-3g cannot mount: {status}"));
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let server = Some(server);
+        Some(Mounted { at, server })
     }
 }
 
 /// A mounted image, until it is dropped.
 pub struct Mounted {
     at: PathBuf,
+    /// What serves it, if the kernel does not.
+    server: Option<Child>,
 }
 
 impl Mounted {
+    /// Returns what was mounted by other means.
+    pub fn at(path: &Path) -> Self {
+        Self {
+            at: path.to_path_buf(),
+            server: None,
+        }
+    }
+
     pub fn path(&self) -> &Path {
         &self.at
     }
@@ -194,6 +233,9 @@ impl Drop for Mounted {
             let _ = Command::new("umount").arg("-l").arg(&self.at).status();
             assert!(std::thread::panicking(), "umount failed");
         }
+        if let Some(server) = &mut self.server {
+            let _ = server.wait();
+        }
     }
 }
 
@@ -204,24 +246,47 @@ pub struct Compare {
     pub is_same: bool,
     /// Numbers of names: those of fast commits are not always what the kernel makes of them.
     pub links: bool,
+    /// Owners and permissions, which not all have.
+    pub owners: bool,
+    /// When contents changed.
+    pub times: bool,
+    /// Each name is looked up too, where that takes no walk through the directory.
+    pub lookups: bool,
 }
 
 impl Compare {
     pub const MOUNTED: Self = Self {
         is_same: true,
         links: true,
+        owners: true,
+        times: true,
+        lookups: false,
     };
     pub const COPIED: Self = Self {
         is_same: false,
         links: false,
+        owners: true,
+        times: false,
+        lookups: false,
     };
 }
 
 /// Compares all of a file system with a folder of the host. Returns how many names there are.
 #[track_caller]
 pub fn assert_same(fs: &dyn FileSystem, folder: &Path, compare: Compare) -> usize {
+    assert_same_below(fs, fs.root(), folder, compare)
+}
+
+/// Like [`assert_same`], of a directory and all below it.
+#[track_caller]
+pub fn assert_same_below(
+    fs: &dyn FileSystem,
+    top: NodeId,
+    folder: &Path,
+    compare: Compare,
+) -> usize {
     let mut n_names = 0;
-    let mut todo = vec![(fs.root(), folder.to_path_buf())];
+    let mut todo = vec![(top, folder.to_path_buf())];
     while let Some((node, path)) = todo.pop() {
         let ours = entries(fs, node, &path);
         let theirs: Vec<_> = std::fs::read_dir(&path)
@@ -246,6 +311,10 @@ pub fn assert_same(fs: &dyn FileSystem, folder: &Path, compare: Compare) -> usiz
             let ours = ours.get(&name);
             let ours = ours.unwrap_or_else(|| panic!("{}: not found", path.display()));
             assert_node(fs, ours, &path, compare);
+            if compare.lookups {
+                let found = fs.lookup(node, &name).unwrap();
+                assert_eq!(found, Some(ours.node), "{}: looked up", path.display());
+            }
             if fs.stat(ours.node).unwrap().kind == NodeKind::Directory {
                 todo.push((ours.node, path));
             }
@@ -308,17 +377,18 @@ fn assert_stat(ours: &Stat, theirs: &Metadata, path: &Path, compare: Compare) {
         NodeKind::Socket => kind.is_socket(),
     };
     assert!(is_kind, "{shown}: {:?}", ours.kind);
-    let of_owner = |uid, gid, mode| (uid, gid, mode);
-    assert_eq!(
-        of_owner(ours.uid, ours.gid, ours.mode),
-        of_owner(theirs.uid(), theirs.gid(), theirs.mode() & 0o7777),
-        "{shown}: owner, group, mode"
-    );
-    let is_directory = ours.kind == NodeKind::Directory;
-    if compare.is_same || !is_directory {
+    if compare.owners {
+        assert_eq!(
+            (ours.uid, ours.gid, ours.mode),
+            (theirs.uid(), theirs.gid(), theirs.mode() & 0o7777),
+            "{shown}: owner, group, mode"
+        );
+    }
+    if compare.is_same || ours.kind != NodeKind::Directory {
         assert_eq!(ours.len_bytes, theirs.len(), "{shown}: length");
     }
-    if compare.is_same {
+    // ntfs-3g knows no parts of seconds before 1970.
+    if compare.times && (compare.is_same || ours.modified.seconds >= 0) {
         let modified = (ours.modified.seconds, i64::from(ours.modified.nanoseconds));
         assert_eq!(
             modified,

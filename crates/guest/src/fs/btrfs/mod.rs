@@ -3,7 +3,8 @@
 //!
 //! The layout is that of <https://btrfs.readthedocs.io/en/latest/dev/On-disk-format.html>. Nodes and
 //! data are checked before they are believed, and other copies are tried. RAID5 and RAID6, zoned
-//! devices, encryption and what is newer are refused by name.
+//! devices, encryption and what is newer are refused by name. The log is not replayed: what is read
+//! is the last commit.
 
 mod checksum;
 mod chunk;
@@ -128,7 +129,9 @@ impl Btrfs {
             remarks.push(format!("{n_devices} of its {all} devices are there"));
         }
         if superblock.log.is_some() {
-            remarks.push("it was not unmounted: what was synced last is in its log".to_owned());
+            let what = "it was not unmounted; what was synced since its last commit is in its log, \
+                        which was not replayed";
+            remarks.push(what.to_owned());
         }
         let info = FsInfo {
             kind: "btrfs",

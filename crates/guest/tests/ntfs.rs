@@ -1,55 +1,58 @@
 //! NTFS as mkntfs and ntfs-3g make it, compared with what ntfs-3g shows.
 
-use std::fs::{self, File};
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A test fails by a panic.
+
+mod aged;
+
+use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use hako_block::ErrorKind;
 use hako_block::testkit::Rng;
 use hako_guest::{NodeKind, Tree, Volume};
-use hako_tests::guest::{Age, Mounted, Same, age, ask_everything, assert_same, open, peer};
-use hako_tests::{all, run_program};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, makedev, mknodat, setxattr};
 
-const SAME: Same = Same {
-    unix: false,
-    directory_links: false,
+use aged::life::Life;
+use aged::{Compare, Image, all, assert_same, have, run};
+
+const SAME: Compare = Compare {
+    is_same: false,
+    links: true,
+    owners: false,
     times: true,
+    lookups: true,
 };
 
-/// A file with a new NTFS.
-struct Made {
-    _folder: tempfile::TempDir,
-    path: PathBuf,
+/// Returns a new NTFS; none if it cannot be made here.
+fn make(mib: u64, options: &[&str]) -> Option<Image> {
+    if !have(&["mkntfs", "ntfs-3g"]) {
+        return None;
+    }
+    let image = Image::empty(mib << 20);
+    let mut args = vec!["-q", "-F", "-Q", "-L", "Größe"];
+    args.extend(options.iter().filter(|option| !option.is_empty()));
+    args.push(image.text());
+    run("mkntfs", &args);
+    Some(image)
 }
 
-impl Made {
-    fn new(mib: u64, options: &[&str]) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("disk");
-        File::create(&path).unwrap().set_len(mib << 20).unwrap();
-        let mut args = vec!["-q", "-F", "-Q", "-L", "Größe"];
-        args.extend(options.iter().filter(|option| !option.is_empty()));
-        args.push(path.to_str().unwrap());
-        peer("mkntfs", &args)?.ok();
-        Some(Self {
-            _folder: folder,
-            path,
-        })
-    }
-
-    fn mount(&self, options: &str) -> Option<Mounted> {
-        Mounted::ntfs(&self.path, options)
-    }
-}
-
-fn young(seed: u64) -> Age {
-    Age {
-        seed,
-        n_steps: 300,
-        n_names: 300,
-        unix: true,
+/// Lives a little below `root`.
+fn live(root: &Path, seed: u64, n_changes: usize, n_names: usize) {
+    let mut life = Life::new(root, seed, 200_000);
+    life.go_on(n_changes).oddities().crowd("crowd", n_names);
+    let folder = root.join("names");
+    fs::create_dir(&folder).unwrap();
+    for name in [
+        "Größe",
+        "日本語のファイル名",
+        "🦀",
+        "semi;colon",
+        "UPPER",
+        "upper",
+    ] {
+        fs::write(folder.join(name), name.repeat(3000)).unwrap();
     }
 }
 
@@ -80,25 +83,19 @@ fn symlink_data(target: &str, flags: u32) -> Vec<u8> {
 
 #[test]
 fn an_aged_ntfs_reads_as_mounted() {
-    let Some(made) = Made::new(1024, &[]) else {
+    let Some(made) = make(1024, &[]) else {
         return;
     };
-    let Some(mounted) = made.mount("special_files=wsl") else {
+    let Some(mounted) = made.mount_ntfs("special_files=wsl") else {
         return;
     };
-    let how = Age {
-        seed: 1,
-        n_steps: if all() { 30_000 } else { 2000 },
-        n_names: 24_000,
-        unix: true,
-    };
-    age(mounted.path(), how);
-    mounted.unmount();
-    let Some(mounted) = made.mount("ro,special_files=wsl") else {
+    live(mounted.path(), 1, if all() { 30_000 } else { 2000 }, 24_000);
+    drop(mounted);
+    let Some(mounted) = made.mount_ntfs("ro,special_files=wsl") else {
         return;
     };
-    let fs = open(&made.path);
-    assert!(assert_same(&*fs, fs.root(), mounted.path(), SAME) > 20_000);
+    let fs = made.open();
+    assert!(assert_same(&*fs, mounted.path(), SAME) > 20_000);
     assert_eq!(fs.info().label, "Größe");
     assert!(fs.info().remarks.is_empty(), "{:?}", fs.info());
 }
@@ -124,32 +121,32 @@ fn every_way_to_make_and_mount_it_is_read() {
         } else {
             300
         };
-        let Some(made) = Made::new(mib, &options) else {
+        let Some(made) = make(mib, &options) else {
             return;
         };
         eprintln!("mkntfs {mkntfs}, ntfs-3g -o {mount}");
-        let Some(mounted) = made.mount(&format!("special_files=wsl,{mount}")) else {
+        let Some(mounted) = made.mount_ntfs(&format!("special_files=wsl,{mount}")) else {
             return;
         };
-        age(mounted.path(), young(seed as u64));
+        live(mounted.path(), seed as u64, 400, 300);
         fs::write(mounted.path().join("text"), "text ".repeat(100_000)).unwrap();
-        mounted.unmount();
-        let Some(mounted) = made.mount("ro,special_files=wsl") else {
+        drop(mounted);
+        let Some(mounted) = made.mount_ntfs("ro,special_files=wsl") else {
             return;
         };
         let blocks = mounted.path().join("text").metadata().unwrap().blocks();
         assert_eq!(blocks < 500, mkntfs.contains("-C"), "{blocks} blocks");
-        let fs = open(&made.path);
-        assert!(assert_same(&*fs, fs.root(), mounted.path(), SAME) > 300);
+        let fs = made.open();
+        assert!(assert_same(&*fs, mounted.path(), SAME) > 300);
     }
 }
 
 #[test]
 fn links_and_devices_of_interix_are_known() {
-    let Some(made) = Made::new(50, &[]) else {
+    let Some(made) = make(50, &[]) else {
         return;
     };
-    let Some(mounted) = made.mount("special_files=interix") else {
+    let Some(mounted) = made.mount_ntfs("special_files=interix") else {
         return;
     };
     let at = |name: &str| mounted.path().join(name);
@@ -164,8 +161,8 @@ fn links_and_devices_of_interix_are_known() {
     )
     .unwrap();
     mknodat(CWD, at("sda"), FileType::BlockDevice, mode, makedev(8, 260)).unwrap();
-    mounted.unmount();
-    let tree = Tree::new(open(&made.path));
+    drop(mounted);
+    let tree = Tree::new(made.open());
     let link = tree.find_no_follow(b"link").unwrap();
     assert_eq!(link.read_link().unwrap(), "ä/../target".as_bytes());
     let device = |name: &str| {
@@ -178,10 +175,10 @@ fn links_and_devices_of_interix_are_known() {
 
 #[test]
 fn names_are_found_whatever_their_case_and_those_for_dos_are_not_listed() {
-    let Some(made) = Made::new(50, &[]) else {
+    let Some(made) = make(50, &[]) else {
         return;
     };
-    let Some(mounted) = made.mount("") else {
+    let Some(mounted) = made.mount_ntfs("") else {
         return;
     };
     let at = |name: &str| mounted.path().join(name);
@@ -197,8 +194,8 @@ fn names_are_found_whatever_their_case_and_those_for_dos_are_not_listed() {
         fs::write(at(&format!("both/name {number}")), "lower").unwrap();
         fs::write(at(&format!("both/NAME {number}")), "UPPER").unwrap();
     }
-    mounted.unmount();
-    let fs = open(&made.path);
+    drop(mounted);
+    let fs = made.open();
     let tree = Tree::new(Arc::clone(&fs));
     let read = |path: &str| tree.read(path.as_bytes(), 100).unwrap();
     assert_eq!(read("DOKUMENTE UND ÄHNLICHES/STRAßE.TXT"), b"one");
@@ -219,10 +216,10 @@ fn names_are_found_whatever_their_case_and_those_for_dos_are_not_listed() {
 
 #[test]
 fn links_of_windows_lead_inside_the_image_and_what_is_elsewhere_is_refused_by_name() {
-    let Some(made) = Made::new(50, &[]) else {
+    let Some(made) = make(50, &[]) else {
         return;
     };
-    let Some(mounted) = made.mount("") else {
+    let Some(mounted) = made.mount_ntfs("") else {
         return;
     };
     let at = |name: &str| mounted.path().join(name);
@@ -251,9 +248,9 @@ fn links_of_windows_lead_inside_the_image_and_what_is_elsewhere_is_refused_by_na
     point("cloud", 0x9000_301a, &[0; 8]);
     point("other", 0x8000_1234, &[0; 8]);
     fs::write(at("secret"), [7; 5000]).unwrap();
-    mounted.unmount();
+    drop(mounted);
 
-    let fs = open(&made.path);
+    let fs = made.open();
     let tree = Tree::new(Arc::clone(&fs));
     assert_eq!(tree.read(b"relative", 100).unwrap(), b"content");
     assert_eq!(tree.read(b"absolute/FILE", 100).unwrap(), b"content");
@@ -273,8 +270,11 @@ fn links_of_windows_lead_inside_the_image_and_what_is_elsewhere_is_refused_by_na
     drop((fs, tree));
 
     // Only Windows encrypts: the flag is set by hand.
-    let file = fs::OpenOptions::new().write(true).open(&made.path).unwrap();
-    let image = fs::read(&made.path).unwrap();
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(made.path())
+        .unwrap();
+    let image = fs::read(made.path()).unwrap();
     let name = utf16("secret");
     let record = (0..image.len() - 1024)
         .step_by(1024)
@@ -292,7 +292,7 @@ fn links_of_windows_lead_inside_the_image_and_what_is_elsewhere_is_refused_by_na
     }
     file.write_all_at(&[0, 0x40], attribute as u64 + 0xc)
         .unwrap();
-    let tree = Tree::new(open(&made.path));
+    let tree = Tree::new(made.open());
     assert_eq!(tree.stat(b"secret").unwrap().len_bytes, 5000);
     let error = tree.read(b"secret", 10_000).unwrap_err();
     assert!(error.to_string().contains("EFS"), "{error}");
@@ -300,10 +300,10 @@ fn links_of_windows_lead_inside_the_image_and_what_is_elsewhere_is_refused_by_na
 
 #[test]
 fn a_dirty_and_a_hibernated_volume_are_told() {
-    let Some(made) = Made::new(50, &[]) else {
+    let Some(made) = make(50, &[]) else {
         return;
     };
-    let Some(mounted) = made.mount("") else {
+    let Some(mounted) = made.mount_ntfs("") else {
         return;
     };
     fs::write(
@@ -311,28 +311,31 @@ fn a_dirty_and_a_hibernated_volume_are_told() {
         [&b"HIBR"[..], &[0; 8192]].concat(),
     )
     .unwrap();
-    mounted.unmount();
-    let remarks = open(&made.path).info().remarks.clone();
+    drop(mounted);
+    let remarks = made.open().info().remarks.clone();
     assert!(remarks[0].contains("hibernated"), "{remarks:?}");
-    let Some(made) = Made::new(50, &[]) else {
+    let Some(made) = make(50, &[]) else {
         return;
     };
-    run_program("ntfsfix", &[&made.path]).ok();
-    let remarks = open(&made.path).info().remarks.clone();
+    run("ntfsfix", &[made.text()]);
+    let remarks = made.open().info().remarks.clone();
     assert!(remarks[0].contains("dirty"), "{remarks:?}");
 }
 
 #[test]
 fn the_copy_of_the_first_record_is_used_if_that_is_damaged() {
-    let Some(made) = Made::new(50, &["-c", "4096"]) else {
+    let Some(made) = make(50, &["-c", "4096"]) else {
         return;
     };
-    let image = fs::read(&made.path).unwrap();
+    let image = fs::read(made.path()).unwrap();
     let table: [u8; 8] = image[0x30..0x38].try_into().unwrap();
     let at = u64::from_le_bytes(table) * 4096;
-    let file = fs::OpenOptions::new().write(true).open(&made.path).unwrap();
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(made.path())
+        .unwrap();
     file.write_all_at(b"BAAD", at).unwrap();
-    let fs = open(&made.path);
+    let fs = made.open();
     assert!(fs.info().remarks[0].contains("copy"));
     assert!(Tree::new(fs).entries(b"/", 10).unwrap().is_empty());
 }
@@ -340,20 +343,15 @@ fn the_copy_of_the_first_record_is_used_if_that_is_damaged() {
 /// Whatever is in its records: no panic, no end without end.
 #[test]
 fn a_hostile_ntfs_is_soon_done_with() {
-    let Some(made) = Made::new(40, &["-C"]) else {
+    let Some(made) = make(40, &["-C"]) else {
         return;
     };
-    let Some(mounted) = made.mount("compression,special_files=wsl") else {
+    let Some(mounted) = made.mount_ntfs("compression,special_files=wsl") else {
         return;
     };
-    let how = Age {
-        n_steps: 100,
-        n_names: 200,
-        ..young(5)
-    };
-    age(mounted.path(), how);
-    mounted.unmount();
-    let sound = fs::read(&made.path).unwrap();
+    live(mounted.path(), 5, 100, 200);
+    drop(mounted);
+    let sound = fs::read(made.path()).unwrap();
     let records: Vec<usize> = (0..sound.len())
         .step_by(1024)
         .filter(|at| matches!(&sound[*at..at + 4], b"FILE" | b"INDX"))
@@ -378,7 +376,7 @@ fn a_hostile_ntfs_is_soon_done_with() {
         }
         let volume: Arc<dyn Volume> = Arc::new(image.clone());
         if let Ok(Some(fs)) = hako_guest::fs::open(volume) {
-            ask_everything(&*fs, 500);
+            aged::read_all(&*fs);
         }
         for at in changed {
             image[at..at + 1024].copy_from_slice(&sound[at..at + 1024]);
@@ -387,7 +385,7 @@ fn a_hostile_ntfs_is_soon_done_with() {
     for len in [0, 511, 512, 4096, 20_000, 1 << 20, 20 << 20] {
         let volume: Arc<dyn Volume> = Arc::new(sound[..len].to_vec());
         if let Ok(Some(fs)) = hako_guest::fs::open(volume) {
-            ask_everything(&*fs, 500);
+            aged::read_all(&*fs);
         }
     }
 }
