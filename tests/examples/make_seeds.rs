@@ -13,7 +13,7 @@ use hako_formats::ova::OvaWriter;
 use hako_formats::ovf::{self, WrittenDisk};
 use hako_formats::vmx::Vmx;
 use hako_formats::{Compression, CreateArgs, CreateOptions, FORMATS, OpenArgs};
-use hako_tests::fuzz::{EXTENT_SECTORS, vhdx_packed};
+use hako_tests::fuzz::{EXTENT_SECTORS, sectors_packed};
 
 /// Seeds larger than this slow the fuzzer down.
 const MAX_SEED: usize = 72 << 10;
@@ -44,9 +44,63 @@ fn main() {
     for (name, bytes) in ovas() {
         write(&seeds.join("ova"), name, &bytes);
     }
+    file_systems(&seeds);
     for (name, structured) in [("simple", false), ("structured", true)] {
         write(&seeds.join("nbd"), name, &nbd_client(structured));
     }
+}
+
+/// Small file systems with a few files, by the programs that make them.
+fn file_systems(seeds: &Path) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = folder.path().join("source");
+    std::fs::create_dir_all(source.join("folder")).expect("a folder");
+    std::fs::write(source.join("short"), "hello").expect("a file");
+    std::fs::write(source.join("folder/long"), [b'a'; 6000]).expect("a file");
+    std::os::unix::fs::symlink("../short", source.join("folder/link")).expect("a link");
+    let image = folder.path().join("image");
+    let make = |program: &str, options: &[&str], mib: u64| {
+        let file = std::fs::File::create(&image).expect("a file");
+        file.set_len(mib << 20).expect("its length");
+        let mut args = options.to_vec();
+        args.push(image.to_str().expect("its path"));
+        hako_tests::run_program(program, &args).ok();
+        std::fs::read(&image).expect("the image")
+    };
+    let root = source.to_str().expect("its path");
+    let options = ["-q", "-M", "-n", "4096", "--rootdir", root];
+    let btrfs = make("mkfs.btrfs", &options, 8);
+    let packed = sectors_packed(&SparseBytes::from_bytes(&btrfs));
+    write(&seeds.join("btrfs"), "small", &packed);
+
+    make("mkntfs", &["-q", "-F", "-Q", "-c", "1024"], 2);
+    let file = source.join("folder/long");
+    let args = [
+        "-q",
+        image.to_str().expect("its path"),
+        file.to_str().expect("its path"),
+        "long",
+    ];
+    hako_tests::run_program("ntfscp", &args).ok();
+    let mut ntfs = std::fs::read(&image).expect("the image");
+    // Neither the empty log nor the table of upper case is worth its room: that of zeros is one too.
+    let mut kept = Vec::new();
+    for sector in ntfs.chunks_exact_mut(512) {
+        let units = sector
+            .chunks_exact(2)
+            .map(|unit| u16::from_le_bytes([unit[0], unit[1]]));
+        let units: Vec<u16> = units.collect();
+        let n_next = units
+            .windows(2)
+            .filter(|two| two[0].wrapping_add(1) == two[1])
+            .count();
+        if n_next > 60 || sector.iter().all(|byte| *byte == 0xff) {
+            sector.fill(0);
+        }
+        kept.extend_from_slice(sector);
+    }
+    let packed = sectors_packed(&SparseBytes::from_bytes(&kept));
+    write(&seeds.join("ntfs"), "small", &packed);
 }
 
 /// Every creatable variant that makes a small file: empty, with a little data, as an overlay.
@@ -66,7 +120,7 @@ fn images(seeds: &Path) {
                     if format.name() == "vhdx" {
                         let content = SparseBytes::from_bytes(&files[0].1);
                         let name = format!("{}-{label}-{kind}", subformat.name);
-                        write(&folder, &name, &vhdx_packed(&content));
+                        write(&folder, &name, &sectors_packed(&content));
                         continue;
                     }
                     for (file, bytes) in files.iter().filter(|file| file.1.len() <= MAX_SEED) {
@@ -179,7 +233,11 @@ fn vhdx_logs(seeds: &Path) {
         folder.set_fault(Some(Fault::WriteEio(nth)));
         let _ = image.flush();
         let content = folder.files().remove("disk").unwrap();
-        write(seeds, &format!("flush-cut-{nth}"), &vhdx_packed(&content));
+        write(
+            seeds,
+            &format!("flush-cut-{nth}"),
+            &sectors_packed(&content),
+        );
         if !folder.fired() {
             break;
         }

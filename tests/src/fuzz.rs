@@ -2,6 +2,7 @@
 //! nor use much memory. `tests/fuzz` runs them under libFuzzer on nightly; `fuzz_replay` runs the
 //! kept seeds on stable.
 
+mod file_systems;
 mod texts;
 
 use std::io::Write;
@@ -19,6 +20,7 @@ use hako_formats::vmsn::Vmsn;
 use hako_formats::{DiskFormat, OpenArgs, Repair, Settings, Task, format_named};
 use hako_nbd::{Export, Limits, Server, Socket};
 
+pub use file_systems::{btrfs, ntfs};
 pub use texts::{vmsd, vmx};
 
 /// A target: its name (and its folder of seeds), and what it does with an input.
@@ -98,6 +100,14 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "ova",
         body: ova,
+    },
+    Target {
+        name: "btrfs",
+        body: btrfs,
+    },
+    Target {
+        name: "ntfs",
+        body: ntfs,
     },
 ];
 
@@ -220,18 +230,10 @@ pub fn qcow2(bytes: &[u8]) {
     try_everything("qcow2", &[("disk", bytes)]);
 }
 
-/// A file that claims to be a VHDX, packed by [`vhdx_packed`]: unpacked it has megabytes, most of
+/// A file that claims to be a VHDX, packed by [`sectors_packed`]: unpacked it has megabytes, most of
 /// them holes. Its checksums are made right, or nothing behind them would ever be looked at.
 pub fn vhdx(bytes: &[u8]) {
-    let mut content = SparseBytes::default();
-    let mut rest = bytes;
-    while let Some((head, tail)) = rest.split_first_chunk::<6>() {
-        let sector = u64::from(u32::from_le_bytes([head[0], head[1], head[2], head[3]]));
-        let len = usize::from(u16::from_le_bytes([head[4], head[5]]) % 4097);
-        let (piece, tail) = tail.split_at(len.min(tail.len()));
-        content.write(sector % VHDX_SECTORS * 512, piece);
-        rest = tail;
-    }
+    let mut content = unpacked(bytes);
     let mut seal = |offset: u64, len: u64| {
         let mut record = vec![0; len as usize];
         if content.read(offset, &mut record) {
@@ -258,12 +260,26 @@ pub fn vhdx(bytes: &[u8]) {
     try_folder("vhdx", &folder);
 }
 
-/// Sectors that an unpacked VHDX may have: 16 MiB.
-const VHDX_SECTORS: u64 = 16 << 11;
+/// Sectors that an unpacked image may have: 16 MiB.
+const UNPACKED_SECTORS: u64 = 16 << 11;
 
-/// Packs a VHDX as the fuzzer's input: for each run of sectors that are not all zeros its number
+/// Unpacks what [`sectors_packed`] packed.
+fn unpacked(bytes: &[u8]) -> SparseBytes {
+    let mut content = SparseBytes::default();
+    let mut rest = bytes;
+    while let Some((head, tail)) = rest.split_first_chunk::<6>() {
+        let sector = u64::from(u32::from_le_bytes([head[0], head[1], head[2], head[3]]));
+        let len = usize::from(u16::from_le_bytes([head[4], head[5]]) % 4097);
+        let (piece, tail) = tail.split_at(len.min(tail.len()));
+        content.write(sector % UNPACKED_SECTORS * 512, piece);
+        rest = tail;
+    }
+    content
+}
+
+/// Packs an image as the fuzzer's input: for each run of sectors that are not all zeros its number
 /// (32 bits), its length in bytes (16 bits, up to 4096) and its bytes.
-pub fn vhdx_packed(content: &SparseBytes) -> Vec<u8> {
+pub fn sectors_packed(content: &SparseBytes) -> Vec<u8> {
     let mut packed = Vec::new();
     for sector in 0..content.len().div_ceil(512) {
         let mut bytes = [0; 512];
