@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::fs::File;
 
-use common::guest::{eventually, is_alive, send};
+use common::guest::{boot_sector, eventually, is_alive, send};
 use common::vms::Vms;
 
 /// What a verb does while the machine "web" runs.
@@ -139,6 +139,51 @@ fn a_machine_that_runs_is_refused_by_all_that_would_change_or_copy_it() {
     vms.done(&["stop", "--force", "web"]);
     vms.done(&["set", "web", "--memory", "128M"]);
     vms.snapshot(&["revert", "--yes", "web", "first"]);
+}
+
+#[test]
+fn in_whatever_format_a_disk_that_runs_is_locked_and_written_to() {
+    for format in ["raw", "qcow2", "vdi", "vhd", "vhdx"] {
+        let vms = Vms::new();
+        vms.world.raw("boot.raw", 1 << 20, &[(0, &boot_sector())]);
+        let disk = format!("boot.raw,format={format}");
+        vms.done(&["create", "web", "--from-disk", &disk, "--nic", "none"]);
+        let info = vms.json(&["info", "web"]);
+        let file = info["drives"][0]["layers"][0]["file"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        for flags in [&["--discard-writes"][..], &[]] {
+            vms.start_guest(flags);
+            let mut command = vms.world.command();
+            command.args(["vm", "console", "web"]).write_stdin("w");
+            let typing = command.timeout(std::time::Duration::from_secs(1));
+            let _ = typing.output();
+            vms.done(&["wait", "web", "--for-line", "written", "--timeout", "60"]);
+            for verb in ["resize", "hash", "convert"] {
+                let more = match verb {
+                    "resize" => "+1M",
+                    "convert" => "copy.qcow2",
+                    _ => "",
+                };
+                let words = ["disk", verb, &file]
+                    .into_iter()
+                    .chain(more.split_whitespace());
+                let run = vms.world.hako(words);
+                // Who discards what is written only reads the disk, and lets others read it.
+                let may_read = !flags.is_empty() && verb != "resize";
+                let said = format!("{format} {flags:?} {verb}: {}", run.stderr);
+                assert!(run.code == 5 || (may_read && run.code == 0), "{said}");
+                let _ = std::fs::remove_file(vms.world.path("copy.qcow2"));
+            }
+            vms.done(&["stop", "web"]);
+            let copy = ["disk", "convert", "--force", &file, "copy.raw"];
+            let run = vms.world.hako(copy);
+            assert_eq!(run.code, 0, "{}", run.stderr);
+            let is_written = vms.world.read("copy.raw")[512..1024] == boot_sector();
+            assert_eq!(is_written, flags.is_empty(), "{format} {flags:?}");
+        }
+    }
 }
 
 #[test]
