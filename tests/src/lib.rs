@@ -7,6 +7,7 @@ pub mod bed;
 pub mod corpus;
 pub mod disk;
 pub mod fuzz;
+pub mod guest;
 pub mod machines;
 pub mod nbd;
 pub mod peers;

@@ -1,12 +1,12 @@
 //! The fuzz targets of guests' file systems.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use hako_guest::Volume;
 use hako_guest::fs::{Opened, btrfs as btrfs_driver, ntfs as ntfs_driver};
-use hako_guest::{FileSystem, Volume};
 
 use super::{crc32c, unpacked};
+use crate::guest::ask_everything;
 
 /// Nodes that are looked at.
 const MOST_NODES: usize = 100;
@@ -35,31 +35,6 @@ pub fn ntfs(bytes: &[u8]) {
 
 fn ask(image: Vec<u8>, open: fn(Arc<dyn Volume>) -> Opened) {
     if let Ok(fs) = open(Arc::new(image)) {
-        look(&*fs);
-    }
-}
-
-/// Asks for everything, as far as it is answered.
-fn look(fs: &dyn FileSystem) {
-    let mut todo = vec![fs.root()];
-    let mut buf = vec![0; 70_000];
-    for _ in 0..MOST_NODES {
-        let Some(node) = todo.pop() else { return };
-        let len = fs.stat(node).map_or(0, |stat| stat.len_bytes);
-        for offset in [0, 4095, len / 2, len.saturating_sub(5000)] {
-            if let Ok(n_bytes) = fs.read_at(node, offset, &mut buf) {
-                assert!(n_bytes <= buf.len());
-            }
-        }
-        let _ = fs.lookup(node, b"name");
-        let _ = fs.read_link(node);
-        let _ = fs.visit(node, &mut |entry| {
-            assert!(!entry.name.is_empty() && !entry.name.contains(&b'/'));
-            todo.push(entry.node);
-            match todo.len() > MOST_NODES {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
-        });
+        ask_everything(&*fs, MOST_NODES);
     }
 }
