@@ -82,6 +82,11 @@ impl Guest {
         })
     }
 
+    /// Returns the kernel's file.
+    pub fn kernel(&self) -> &Path {
+        &self.kernel
+    }
+
     /// Has a machine start it.
     pub fn put(&self, world: &World, cmdline: &str) {
         for (file, name) in [(&self.kernel, "kernel"), (&self.initrd, "initrd")] {

@@ -1,6 +1,7 @@
 //! The QEMU engine with a real QEMU: what it makes of a VMX, and what a guest finds.
 
 mod guest;
+mod script;
 mod world;
 
 use hako_vm::run::{End, Event};

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::net::UnixStream;
 use std::path::{Component, Path, PathBuf};
 
 use hako_block::{Error, Result};
@@ -44,10 +45,16 @@ fn backend(vm: &Vm, port: &SerialPort, warnings: &mut Vec<String>) -> Result<Bac
                 _ => Ok(Backend::File(path)),
             }
         }
-        "pipe" => Ok(Backend::Pipe {
-            path: own_path(vm, &port.target)?,
-            server: key("pipe.endpoint") != "client",
-        }),
+        "pipe" => {
+            let path = own_path(vm, &port.target)?;
+            let server = key("pipe.endpoint") != "client";
+            if !server {
+                // QEMU would not start without.
+                let found = UnixStream::connect(&path);
+                found.map_err(|error| Error::io("connect", error).in_file(&path))?;
+            }
+            Ok(Backend::Pipe { path, server })
+        }
         "network" => tcp(port, key("network.endpoint") != "client", warnings),
         other => {
             let other: String = other.chars().take(40).collect();

@@ -17,26 +17,31 @@ mod plan;
 mod process;
 mod qmp;
 mod scratch;
+mod script;
 mod served;
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hako_block::{Access, Error, Result};
-use hako_formats::machine::{Firmware, Machine as Hardware};
+use hako_block::{Access, Cancel, Error, Result};
+use hako_formats::dictionary::Dictionary;
+use hako_formats::machine::{Firmware, Machine as Hardware, Node};
 use hako_formats::vmx::Encryption;
 use serde_json::json;
 
 use self::machine::{Running, Watch};
-use self::plan::{Accelerator, CommandLine, Flash, Kernel, Sockets, Wanted};
+use self::plan::{Backend, CommandLine, Flash, Kernel, Loaded, Sockets, Wanted};
 use self::process::Process;
 use self::qmp::Qmp;
-use self::served::Served;
-use super::{Boot, Engine, Facts, Machine, Start};
+use self::served::{Served, Serving};
+use super::{Boot, Engine, Events, Facts, Launcher, Machine, RunFolder, Start};
 use crate::Vm;
+
+pub use self::script::{GuestScript, ScriptSite, Verdict};
 
 /// How long QEMU may take until it can be talked to.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -70,53 +75,122 @@ impl Engine for Qemu {
     }
 
     fn start(&self, start: Start<'_>) -> Result<Box<dyn Machine>> {
-        let (program, types) = host::qemu(&self.programs)?;
-        let (accelerator, slow) = host::accelerator();
-        let mut notes: Vec<String> = slow.into_iter().collect();
-        refuse_unknown(start.vm, &mut notes)?;
         let mut machine = start.vm.vmx.machine();
+        let mut notes = Vec::new();
+        refuse_unknown(start.vm, &mut notes)?;
         media::insert(&mut machine, start.vm, &start.options.cdroms)?;
         let media = media::open(start.vm, &machine, start.options, start.folder)?;
         notes.extend(media.warnings);
         let (serial, warnings) = connections::of(start.vm);
         notes.extend(warnings);
-        let sockets = Sockets {
-            qmp: start.folder.socket("qmp.sock")?,
-            console: start.folder.socket("serial.sock")?,
-            vnc: start.folder.socket("vnc.sock")?,
-        };
-        let line = plan::command_line(&Wanted {
-            machine: &machine,
-            keys: start.vm.vmx.dictionary(),
-            accelerator,
-            types: &types,
-            media: &media.loaded,
-            floppy: media.floppy,
-            serial,
-            flash: self.flash(&machine, &start)?,
-            kernel: kernel(&machine, &start)?,
-            sockets,
-            now: now(),
-            seed: seed(start.vm.path()),
-        })?;
-        notes.extend(line.warnings.iter().cloned());
-        let served = Served::begin(media.serving, start.folder, &start.events)?;
-        let facts = Facts {
-            engine: "qemu".to_owned(),
-            accelerator: match accelerator {
-                Accelerator::Kvm => "kvm".to_owned(),
-                Accelerator::Tcg => "tcg".to_owned(),
+        let running = self.run(
+            Prepared {
+                keys: start.vm.vmx.dictionary().clone(),
+                media: media.loaded,
+                floppy: media.floppy,
+                serving: media.serving,
+                serial,
+                flash: self.flash(&machine, &start)?,
+                kernel: kernel(&machine, &start)?,
+                seed: seed(start.vm.path()),
+                notes,
+                ..Prepared::new(machine)
             },
-            pid: 0,
-            vnc: Some(line.vnc.clone()),
-            notes,
-        };
-        let running = launch(&start, &program, line, served, facts)?;
+            &Place {
+                folder: start.folder,
+                launcher: start.launcher,
+                cancel: start.cancel,
+            },
+            &start.events,
+        )?;
         Ok(Box::new(running))
     }
 }
 
+/// A machine with all that its command line is made of, but for what the host has.
+struct Prepared {
+    machine: Hardware,
+    keys: Dictionary,
+    media: BTreeMap<Node, Loaded>,
+    floppy: Option<Loaded>,
+    serving: Vec<Serving>,
+    serial: BTreeMap<u8, Backend>,
+    flash: Option<Flash>,
+    kernel: Option<Kernel>,
+    seed: [u8; 3],
+    notes: Vec<String>,
+    /// Whether a reset is the end.
+    is_once: bool,
+}
+
+impl Prepared {
+    fn new(machine: Hardware) -> Self {
+        Self {
+            machine,
+            keys: Dictionary::new(),
+            media: BTreeMap::new(),
+            floppy: None,
+            serving: Vec::new(),
+            serial: BTreeMap::new(),
+            flash: None,
+            kernel: None,
+            seed: [0; 3],
+            notes: Vec::new(),
+            is_once: false,
+        }
+    }
+}
+
+/// Where a machine runs.
+struct Place<'a> {
+    folder: &'a RunFolder,
+    launcher: &'a Launcher,
+    cancel: &'a Cancel,
+}
+
 impl Qemu {
+    /// Starts a machine.
+    fn run(&self, prepared: Prepared, place: &Place<'_>, events: &Events) -> Result<Running> {
+        let (program, types) = host::qemu(&self.programs)?;
+        let (accelerator, slow) = host::accelerator();
+        let sockets = Sockets {
+            qmp: place.folder.socket("qmp.sock")?,
+            console: place.folder.socket("serial.sock")?,
+            vnc: place.folder.socket("vnc.sock")?,
+        };
+        let mut line = plan::command_line(&Wanted {
+            machine: &prepared.machine,
+            keys: &prepared.keys,
+            accelerator,
+            types: &types,
+            media: &prepared.media,
+            floppy: prepared.floppy,
+            serial: prepared.serial,
+            flash: prepared.flash,
+            kernel: prepared.kernel,
+            sockets,
+            now: now(),
+            seed: prepared.seed,
+        })?;
+        if prepared.is_once {
+            line.args
+                .extend(["-action", "reboot=shutdown"].map(Into::into));
+        }
+        let mut notes: Vec<String> = slow.into_iter().collect();
+        notes.extend(prepared.notes);
+        notes.append(&mut line.warnings);
+        let served = Served::begin(prepared.serving, place.folder, events)?;
+        let facts = Facts {
+            engine: "qemu".to_owned(),
+            accelerator: accelerator.name().to_owned(),
+            pid: 0,
+            vnc: Some(line.vnc.clone()),
+            notes,
+        };
+        let command = place.launcher.command(&program);
+        launch(command, line, served, facts, place, events)
+    }
+
     /// Returns the firmware of a machine with UEFI.
     fn flash(&self, machine: &Hardware, start: &Start<'_>) -> Result<Option<Flash>> {
         if machine.firmware != Firmware::Efi || machine.direct_boot.is_some() {
@@ -135,23 +209,23 @@ impl Qemu {
 
 /// Starts QEMU and lets the guest go.
 fn launch(
-    start: &Start<'_>,
-    program: &Path,
+    mut command: Command,
     line: CommandLine,
     served: Served,
     facts: Facts,
+    place: &Place<'_>,
+    events: &Events,
 ) -> Result<Running> {
     let listen = |name: &str| {
-        let path = start.folder.socket(name)?;
+        let path = place.folder.socket(name)?;
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path);
         listener.map_err(|error| Error::io("listen", error).in_file(path))
     };
     let (qmp, console) = (listen("qmp.sock")?, listen("serial.sock")?);
-    let log = start.folder.file("qemu.log");
-    let mut command = start.launcher.command(program);
+    let log = place.folder.file("qemu.log");
     command.args(&line.args);
-    let watch = Watch::new(start.events.clone());
+    let watch = Watch::new(events.clone());
     let after = machine::after(watch.clone(), served, log.clone());
     let process = Process::start(command, &log, after)?;
     let given_up = |error: Error| {
@@ -161,10 +235,10 @@ fn launch(
     // QEMU connects the console before it can be talked to.
     let connect = || -> Result<(Qmp, _)> {
         let stream = match line.console {
-            Some(_) => Some(process.accept(&console, start.cancel, START_PATIENCE)?),
+            Some(_) => Some(process.accept(&console, place.cancel, START_PATIENCE)?),
             None => None,
         };
-        let control = process.accept(&qmp, start.cancel, START_PATIENCE)?;
+        let control = process.accept(&qmp, place.cancel, START_PATIENCE)?;
         let told = watch.clone();
         let greeted = Qmp::greet(control, move |event| told.take(event));
         let (mut qmp, version) =
@@ -187,9 +261,8 @@ fn launch(
     };
     let (qmp, console) = connect().map_err(given_up)?;
     for name in ["qmp.sock", "serial.sock"] {
-        let _ = std::fs::remove_file(start.folder.file(name));
+        let _ = std::fs::remove_file(place.folder.file(name));
     }
-    let media = line.drives.into_iter().collect::<BTreeMap<_, _>>();
     Ok(Running {
         facts: Facts {
             pid: process.pid(),
@@ -198,7 +271,7 @@ fn launch(
         console,
         qmp,
         process,
-        drives: media,
+        drives: line.drives,
         watch,
     })
 }

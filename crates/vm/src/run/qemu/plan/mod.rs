@@ -63,6 +63,16 @@ pub(super) enum Accelerator {
     Tcg,
 }
 
+impl Accelerator {
+    /// Returns QEMU's word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Accelerator::Kvm => "kvm",
+            Accelerator::Tcg => "tcg",
+        }
+    }
+}
+
 /// QEMU's names of its machines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct MachineTypes {

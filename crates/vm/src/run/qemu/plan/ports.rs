@@ -109,7 +109,6 @@ fn chardev(backend: &Backend) -> Result<String> {
 fn listening(server: bool) -> &'static str {
     match server {
         true => ",server=on,wait=off",
-        // Whoever listens there may come later.
-        false => ",server=off,reconnect=5",
+        false => ",server=off",
     }
 }

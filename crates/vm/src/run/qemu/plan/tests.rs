@@ -364,7 +364,7 @@ fn the_console_gives_way_to_what_the_vmx_connects() {
     for expected in [
         "socket,path=/v/p,server=on,wait=off,id=serial0\n",
         "socket,id=serial1,path=/run/console,server=off\n",
-        "socket,host=127.0.0.1,port=2001,server=off,reconnect=5,telnet=on,id=serial2\n",
+        "socket,host=127.0.0.1,port=2001,server=off,telnet=on,id=serial2\n",
         r#"{"driver":"isa-serial","chardev":"serial2","index":2}"#,
     ] {
         assert!(text.contains(expected), "{expected}\n{text}");
