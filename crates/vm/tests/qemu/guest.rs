@@ -25,6 +25,7 @@ echo "GUEST ready"
 while read -r word rest; do
     case $word in
     off) poweroff -f ;;
+    cmdline) echo "GUEST cmdline $(cat /proc/cmdline)" ;;
     write)
         printf 'written by the guest' | dd of=/dev/$rest bs=1 seek=12345 conv=notrunc,fsync 2>/dev/null
         echo "GUEST wrote $rest"
@@ -85,6 +86,26 @@ impl Guest {
     /// Returns the kernel's file.
     pub fn kernel(&self) -> &Path {
         &self.kernel
+    }
+
+    /// Makes a disk with it: extlinux's menu, the kernel, the initrd.
+    pub fn install(&self, disk: &Path) {
+        let root = tempfile::tempdir().unwrap();
+        let boot = root.path().join("boot");
+        std::fs::create_dir_all(boot.join("extlinux")).unwrap();
+        std::fs::copy(&self.kernel, boot.join("vmlinuz")).unwrap();
+        std::fs::copy(&self.initrd, boot.join("initrd")).unwrap();
+        let menu = "DEFAULT own\nLABEL own\n  LINUX /boot/vmlinuz\n  INITRD /boot/initrd\n  APPEND quiet own\n";
+        std::fs::write(boot.join("extlinux/extlinux.conf"), menu).unwrap();
+        std::fs::write(disk, b"").unwrap();
+        let mut mkfs = Command::new("mkfs.ext4");
+        let mkfs = mkfs
+            .arg("-q")
+            .arg("-d")
+            .arg(root.path())
+            .arg(disk)
+            .arg("64M");
+        assert!(mkfs.status().unwrap().success());
     }
 
     /// Has a machine start it.

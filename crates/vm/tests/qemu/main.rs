@@ -1,10 +1,12 @@
 //! The QEMU engine with a real QEMU: what it makes of a VMX, and what a guest finds.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
 mod guest;
 mod script;
 mod world;
 
-use hako_vm::run::{End, Event};
+use hako_vm::run::{Boot, End, Event};
 
 use guest::Guest;
 use world::{World, machine_of};
@@ -150,6 +152,38 @@ fn what_is_to_be_discarded_leaves_the_images_as_they_were() {
     assert_eq!(run.event(), Event::Off(End::Quit));
     drop(run);
     assert_eq!(world.bytes(), before);
+}
+
+#[test]
+fn a_kernel_is_booted_out_of_the_guest_s_own_disk() {
+    let Some(guest) = Guest::new() else { return };
+    let vmx = "displayName = \"web\"\nmemsize = \"256\"\nguestOS = \"debian12-64\"\n\
+               firmware = \"efi\"\nnvme0.present = \"TRUE\"\nnvme0:0.present = \"TRUE\"\n\
+               nvme0:0.fileName = \"a.raw\"\nhako.nvme0:0.format = \"raw\"\n";
+    let mut world = World::new("web", vmx);
+    guest.install(&world.path("a.raw"));
+    world.options.boot = Boot::Direct { entry: Some(7) };
+    assert!(
+        world
+            .start()
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("no boot entry 7")
+    );
+    world.options.boot = Boot::Direct { entry: None };
+    let mut run = world.start().unwrap();
+    assert!(
+        run.notes().contains(&"boots \"own\" without firmware"),
+        "{:?}",
+        run.notes()
+    );
+    run.wait_for("GUEST ready");
+    run.say("cmdline");
+    run.wait_for("GUEST cmdline quiet own console=ttyS0");
+    drop(run);
+    // Neither firmware nor kernel leave anything.
+    assert!(!world.path("web.hako-efivars.fd").exists());
 }
 
 #[test]

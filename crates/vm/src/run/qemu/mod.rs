@@ -5,10 +5,12 @@
 //! plan         the command line, a pure function of what follows
 //! media        the images in the drives; served    those that QEMU gets over our NBD
 //! connections  what serial ports lead to;          firmware, host    what the host has
+//! direct       a kernel out of the guest's disk;   script            one that runs a script in it
 //! process      QEMU's process;                     qmp, machine      driving it
 //! ```
 
 mod connections;
+mod direct;
 mod firmware;
 mod host;
 mod machine;
@@ -83,6 +85,14 @@ impl Engine for Qemu {
         notes.extend(media.warnings);
         let (serial, warnings) = connections::of(start.vm);
         notes.extend(warnings);
+        let kernel = match start.options.boot {
+            Boot::Firmware => kernel_of_vmx(&machine, start.vm)?,
+            Boot::Direct { entry } => {
+                let (kernel, told) = direct::kernel(start.vm, &machine, entry, start.folder)?;
+                notes.extend(told);
+                Some(kernel)
+            }
+        };
         let running = self.run(
             Prepared {
                 keys: start.vm.vmx.dictionary().clone(),
@@ -91,7 +101,7 @@ impl Engine for Qemu {
                 serving: media.serving,
                 serial,
                 flash: self.flash(&machine, &start)?,
-                kernel: kernel(&machine, &start)?,
+                kernel,
                 seed: seed(start.vm.path()),
                 notes,
                 ..Prepared::new(machine)
@@ -103,6 +113,7 @@ impl Engine for Qemu {
             },
             &start.events,
         )?;
+        direct::remove(start.folder);
         Ok(Box::new(running))
     }
 }
@@ -193,7 +204,8 @@ impl Qemu {
 
     /// Returns the firmware of a machine with UEFI.
     fn flash(&self, machine: &Hardware, start: &Start<'_>) -> Result<Option<Flash>> {
-        if machine.firmware != Firmware::Efi || machine.direct_boot.is_some() {
+        let is_direct = start.options.boot != Boot::Firmware || machine.direct_boot.is_some();
+        if machine.firmware != Firmware::Efi || is_direct {
             return Ok(None);
         }
         let found = firmware::find(&self.firmware_folders, machine.secure_boot)?;
@@ -292,19 +304,12 @@ fn refuse_unknown(vm: &Vm, notes: &mut Vec<String>) -> Result<()> {
 }
 
 /// Returns the kernel that the VMX names.
-fn kernel(machine: &Hardware, start: &Start<'_>) -> Result<Option<Kernel>> {
-    if let Boot::Direct { .. } = start.options.boot {
-        return Err(Error::unsupported(
-            "a direct boot from the guest's own disk",
-        ));
-    }
+fn kernel_of_vmx(machine: &Hardware, vm: &Vm) -> Result<Option<Kernel>> {
     let Some(boot) = &machine.direct_boot else {
         return Ok(None);
     };
     let path = |name: &str| -> Result<PathBuf> {
-        let opened = start
-            .vm
-            .open_file(name, Access::ReadOnly, &start.vm.rules(true))?;
+        let opened = vm.open_file(name, Access::ReadOnly, &vm.rules(true))?;
         Ok(PathBuf::from(opened.storage.name()))
     };
     Ok(Some(Kernel {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use hako_block::Result;
+use hako_formats::dictionary::Dictionary;
 use hako_formats::machine::{Bus, Drive, Machine, Medium, Node};
 use serde_json::{Map, Value, json};
 
@@ -19,7 +20,7 @@ const FUNCTIONS: u8 = 8;
 
 /// Models of SCSI controllers, QEMU's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scsi {
+pub(super) enum Scsi {
     Pvscsi,
     Sas,
     Virtio,
@@ -35,7 +36,9 @@ pub(super) fn add(
 ) -> Result<()> {
     let mut models = BTreeMap::new();
     for number in controllers(wanted.machine, Bus::Scsi) {
-        models.insert(number, scsi_model(line, wanted, number));
+        let (model, warning) = scsi_model(wanted.machine, wanted.keys, number);
+        line.warnings.extend(warning);
+        models.insert(number, model);
     }
     let here: Vec<&Drive> = wanted
         .machine
@@ -137,46 +140,50 @@ fn controllers(machine: &Machine, bus: Bus) -> Vec<u8> {
     numbers
 }
 
-/// Returns the model of a SCSI controller: VMware's where QEMU has it, else one that the guest most
-/// likely has a driver for; `hako.scsiN.virtualDev` overrules.
-fn scsi_model(line: &mut CommandLine, wanted: &Wanted<'_>, number: u8) -> Scsi {
+/// Returns the model of a SCSI controller, and what the user should know of it: VMware's where QEMU
+/// has it, else one that the guest most likely has a driver for; `hako.scsiN.virtualDev` overrules.
+pub(super) fn scsi_model(
+    machine: &Machine,
+    keys: &Dictionary,
+    number: u8,
+) -> (Scsi, Option<String>) {
     let key = format!("hako.scsi{number}.virtualDev");
-    match wanted
-        .keys
+    let wish = keys
         .value(&key)
         .unwrap_or_default()
         .trim()
-        .to_ascii_lowercase()
-        .as_str()
-    {
-        "" => {}
-        "virtio-scsi" => return Scsi::Virtio,
-        "virtio-blk" => return Scsi::Bare,
-        "pvscsi" => return Scsi::Pvscsi,
-        "lsisas1068" => return Scsi::Sas,
-        _ => line.warn(format!(
-            "{key} is none of virtio-scsi, virtio-blk, pvscsi, lsisas1068; left out"
-        )),
+        .to_ascii_lowercase();
+    let wished = match wish.as_str() {
+        "virtio-scsi" => Some(Scsi::Virtio),
+        "virtio-blk" => Some(Scsi::Bare),
+        "pvscsi" => Some(Scsi::Pvscsi),
+        "lsisas1068" => Some(Scsi::Sas),
+        _ => None,
+    };
+    if let Some(model) = wished {
+        return (model, None);
     }
-    let mut controllers = wanted.machine.controllers.iter();
+    let mut controllers = machine.controllers.iter();
     let own = controllers.find(|c| c.bus == Bus::Scsi && c.number == number);
     let own = own.and_then(|c| c.model.as_deref()).unwrap_or("lsilogic");
-    match own {
-        "pvscsi" => Scsi::Pvscsi,
-        "lsisas1068" => Scsi::Sas,
-        _ => {
-            let own: String = own.chars().take(40).collect();
-            let (model, name) = match is_new_linux(wanted.machine) {
-                true => (Scsi::Pvscsi, "pvscsi (Linux: vmw_pvscsi)"),
-                false => (Scsi::Sas, "lsisas1068 (Linux: mptsas)"),
-            };
-            line.warn(format!(
-                "scsi{number} is a {name} here, for QEMU has no {own}: the guest must have its \
-                 driver; {key} chooses another"
-            ));
-            model
-        }
-    }
+    let (model, name) = match own {
+        "pvscsi" => (Scsi::Pvscsi, None),
+        "lsisas1068" => (Scsi::Sas, None),
+        _ if is_new_linux(machine) => (Scsi::Pvscsi, Some("pvscsi (Linux: vmw_pvscsi)")),
+        _ => (Scsi::Sas, Some("lsisas1068 (Linux: mptsas)")),
+    };
+    let own: String = own.chars().take(40).collect();
+    let warning = match (name, wish.is_empty()) {
+        (_, false) => Some(format!(
+            "{key} is none of virtio-scsi, virtio-blk, pvscsi, lsisas1068; left out"
+        )),
+        (Some(name), true) => Some(format!(
+            "scsi{number} is a {name} here, for QEMU has no {own}: the guest must have its driver; \
+             {key} chooses another"
+        )),
+        (None, true) => None,
+    };
+    (model, warning)
 }
 
 fn add_controllers(

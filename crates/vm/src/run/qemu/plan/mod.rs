@@ -8,6 +8,7 @@
 mod board;
 mod boot;
 mod drives;
+mod hardware;
 mod nics;
 mod ports;
 mod screen;
@@ -24,6 +25,7 @@ use hako_formats::machine::{Machine, Node};
 use serde_json::Value;
 
 pub(super) use drives::name_of;
+pub(super) use hardware::hardware;
 pub(super) use ports::Backend;
 
 /// Everything that the command line depends on.

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use hako_block::Result;
+use hako_formats::dictionary::Dictionary;
 use hako_formats::machine::{Mac, Network, Nic};
 use serde_json::{Value, json};
 
@@ -34,8 +35,10 @@ pub(super) fn add(
         }
         line.json("-netdev", &net);
         let (bus, address) = place(line, wanted, chipset, number);
+        let (driver, warning) = driver(wanted.keys, nic);
+        line.warnings.extend(warning);
         let mut device = json!({
-            "driver": driver(line, wanted, nic), "id": format!("ethernet{number}"),
+            "driver": driver, "id": format!("ethernet{number}"),
             "netdev": format!("net{number}"), "bus": bus, "addr": address,
             "mac": mac(wanted, nic).to_string(),
         });
@@ -112,34 +115,37 @@ fn place(
     (port, "0.0".to_owned())
 }
 
-fn driver(line: &mut CommandLine, wanted: &Wanted<'_>, nic: &Nic) -> &'static str {
+/// Returns QEMU's model of a card, and what the user should know of it: VMware's where QEMU has it;
+/// `hako.ethernetN.virtualDev` overrules.
+pub(super) fn driver(keys: &Dictionary, nic: &Nic) -> (&'static str, Option<String>) {
     let number = nic.number;
     let key = format!("hako.ethernet{number}.virtualDev");
-    match wanted
-        .keys
+    let wish = keys
         .value(&key)
         .unwrap_or_default()
         .trim()
-        .to_ascii_lowercase()
-        .as_str()
-    {
-        "" => {}
-        "virtio-net" => return "virtio-net-pci",
-        _ => line.warn(format!("{key} is not virtio-net; left out")),
+        .to_ascii_lowercase();
+    if wish == "virtio-net" {
+        return ("virtio-net-pci", None);
     }
-    match nic.model.as_deref().unwrap_or("flexible") {
-        "e1000" => "e1000-82545em",
-        "e1000e" => "e1000e",
-        "vmxnet3" => "vmxnet3",
+    let own = nic.model.as_deref().unwrap_or("flexible");
+    let own_text: String = own.chars().take(40).collect();
+    let (driver, warning) = match own {
+        "e1000" => ("e1000-82545em", None),
+        "e1000e" => ("e1000e", None),
+        "vmxnet3" => ("vmxnet3", None),
         // Without VMware's tools, flexible is a vlance.
-        "vlance" | "flexible" => "pcnet",
-        other => {
-            let other: String = other.chars().take(40).collect();
-            line.warn(format!(
-                "ethernet{number} is an e1000 here, for QEMU has no {other:?}"
-            ));
-            "e1000-82545em"
-        }
+        "vlance" | "flexible" => ("pcnet", None),
+        _ => (
+            "e1000-82545em",
+            Some(format!(
+                "ethernet{number} is an e1000 here, for QEMU has no {own_text:?}"
+            )),
+        ),
+    };
+    match wish.is_empty() {
+        true => (driver, warning),
+        false => (driver, Some(format!("{key} is not virtio-net; left out"))),
     }
 }
 

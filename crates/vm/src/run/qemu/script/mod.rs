@@ -30,7 +30,7 @@ use super::super::{End, Event, Events, Launcher, RunFolder};
 use super::plan::{Backend, Kernel, Loaded, Source, name_of};
 use super::scratch::Scratch;
 use super::served::{Serving, socket_name};
-use super::{Place, Prepared, Qemu};
+use super::{Place, Prepared, Qemu, direct};
 use talk::{Console, Report};
 
 /// How long a guest may take to go off once its verdict is known.
@@ -122,8 +122,7 @@ impl Qemu {
         };
         let deadline = Instant::now() + script.limit;
         let mut running = self.run(prepared, &place, &events_of_machine)?;
-        let _ = std::fs::remove_file(site.folder.file("kernel"));
-        let _ = std::fs::remove_file(site.folder.file("initrd"));
+        direct::remove(site.folder);
         let mut report = Report::new(
             running.process.accept(&listener, site.cancel, PARTING)?,
             &nonce,
@@ -179,7 +178,7 @@ fn write_boot_files(
     archive: &[u8],
     folder: &RunFolder,
 ) -> Result<Kernel> {
-    let (kernel, initrd) = (folder.file("kernel"), folder.file("initrd"));
+    let (kernel, initrd) = (folder.file(direct::KERNEL), folder.file(direct::INITRD));
     replace_file(&kernel, script.kernel)?;
     let mut bytes = script.initrd.to_vec();
     // An archive begins at a multiple of 4 bytes; zeros may be between two.
