@@ -203,10 +203,13 @@ impl Error {
 
     /// Returns the text without file name and byte, for a list that shows them in columns.
     pub fn finding(&self) -> String {
-        match &self.0.place {
-            Some(place) => format!("{place}: {}", self.0.what),
-            None => self.0.what.clone(),
-        }
+        let place = self.0.place.iter().map(|place| format!("{place}: "));
+        let source = self
+            .0
+            .source
+            .iter()
+            .map(|source| format!(": {}", plain(source)));
+        place.chain([self.0.what.clone()]).chain(source).collect()
     }
 }
 
