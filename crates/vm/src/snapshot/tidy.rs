@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use hako_block::{Error, ErrorKind, Result, Value, free_bytes};
 use hako_disk::check_merge;
-use hako_formats::open_chain;
 use hako_formats::vmsd::{SnapshotDisk, Vmsd};
+use hako_formats::{fits, open_chain};
 
 use super::cost::Cost;
 use super::graph::{Graph, Holder, Image};
@@ -50,6 +50,7 @@ impl Tidying {
     pub(crate) fn of(vm: &Vm, graph: &Graph, plan: &Plan) -> Result<Self> {
         if !plan.is_empty() {
             refuse_unreadable(graph)?;
+            refuse_strays(graph, plan)?;
         }
         let image = |index: usize| graph.images[index].as_named(vm);
         let merges = plan.merges.iter().map(|(child, parent)| Merge {
@@ -197,6 +198,36 @@ fn refuse_unreadable(graph: &Graph) -> Result<()> {
         .in_file(path)
         .hint("mend it (hako disk check --repair), or put it into another folder")),
     }
+}
+
+/// Refuses to merge into what an overlay may have been made on that stays and has lost its parent,
+/// or names one of other content: put right it would show something else than it did.
+fn refuse_strays(graph: &Graph, plan: &Plan) -> Result<()> {
+    for (index, overlay) in graph.images.iter().enumerate() {
+        let Some(link) = &overlay.info.parent else {
+            continue;
+        };
+        let named = overlay.parent().filter(|parent| *parent != index);
+        let is_placed = named.is_some_and(|parent| fits(link, &graph.images[parent].info));
+        if is_placed || plan.removed.contains(&index) {
+            continue;
+        }
+        let may_be_its = |target: &&usize| {
+            let info = &graph.images[**target].info;
+            named != Some(**target) && (link.content_id.is_none() || fits(link, info))
+        };
+        let mut targets = plan.merges.iter().map(|(_, into)| into);
+        if let Some(target) = targets.find(may_be_its) {
+            let what = format!(
+                "it may stand on {}, which would change: its parent is missing, or another one",
+                graph.images[*target].name()
+            );
+            return Err(Error::new(ErrorKind::Corrupt, what)
+                .in_file(&overlay.path)
+                .hint("`hako snapshot doctor VM` tells more, and may mend it"));
+        }
+    }
+    Ok(())
 }
 
 fn moved(vm: &Vm, graph: &Graph, plan: &Plan) -> Vec<(Holder, String, ImageName)> {

@@ -314,3 +314,35 @@ fn a_little_change_in_a_huge_chain_moves_little() {
         );
     }
 }
+
+#[test]
+fn nothing_is_merged_into_what_an_overlay_that_lost_its_parent_may_stand_on() {
+    for extension in ["vmdk", "qcow2"] {
+        let name = |stem: &str| format!("{stem}.{extension}");
+        let [base, beside, live] = ["web", "web-000001", "web-000002"].map(name);
+        let world = World::new();
+        world.image(&base, None);
+        world.write(&base, &[0, 1], 1);
+        world.image(&beside, Some(&base));
+        world.write(&beside, &[1], 2);
+        world.image(&live, Some(&base));
+        world.write(&live, &[0], 3);
+        world.vmx(&[&live]);
+        world.vmsd(1, &[(1, 0, &base), (2, 1, &beside)]);
+        let before = world.shown(&beside);
+        // It names a parent that is not there.
+        let bytes = std::fs::read(world.at(&beside)).unwrap();
+        let mut lost = bytes.clone();
+        let at = lost
+            .windows(base.len())
+            .position(|part| part == base.as_bytes())
+            .unwrap();
+        lost[at] = b'W';
+        std::fs::write(world.at(&beside), &lost).unwrap();
+        let error = planned(&world, &one("s1")).err().unwrap();
+        assert!(error.to_string().contains("may stand on"), "{error}");
+        std::fs::write(world.at(&beside), bytes).unwrap();
+        delete(&world, &one("s1"));
+        assert_eq!(world.shown(&beside), before);
+    }
+}
