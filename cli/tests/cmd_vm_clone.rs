@@ -397,3 +397,44 @@ fn a_linked_clone_of_now_stands_on_a_snapshot_that_is_taken_if_need_be() {
         assert_eq!(run.code, 0, "{name}: {}{}", run.stdout, run.stderr);
     }
 }
+
+/// Long, for the inventory is asked about each.
+#[test]
+fn a_thousand_linked_clones_cost_their_own_blocks_only() {
+    if std::env::var_os("HAKO_ALL").is_none() {
+        return;
+    }
+    use std::os::unix::fs::MetadataExt;
+    let vms = web("disk.raw,subformat=monolithicFlat");
+    let run = vms.run(&["clone", "web", "c0", "--linked"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    for number in 1..1000 {
+        vms.done(&["clone", "web", &format!("c{number}"), "--linked"]);
+    }
+    let allocated = |name: String| {
+        let files = vms.names(&name).into_iter();
+        let blocks = files.map(|file| {
+            let path = vms.path(&name).join(file);
+            std::fs::metadata(path).unwrap().blocks()
+        });
+        blocks.sum::<u64>() * 512
+    };
+    let all: u64 = (0..1000)
+        .map(|number| allocated(format!("c{number}")))
+        .sum();
+    assert!(all <= 1000 * (512 << 10), "{all} bytes");
+    assert_eq!(vms.json(&["list"]).as_array().unwrap().len(), 1001);
+    vms.fails(&["delete", "web", "--yes"], 2, "c0");
+    let allow = vms.path("web");
+    let words = [
+        "disk",
+        "compare",
+        "disk.raw",
+        "home/vms/c999/c999.vmdk",
+        "--allow-path",
+    ];
+    let run = vms
+        .world
+        .hako([&words[..], &[allow.to_str().unwrap()]].concat());
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+}
