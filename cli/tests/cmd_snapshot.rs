@@ -523,6 +523,64 @@ fn an_overlay_beside_an_image_keeps_it_from_being_replaced_or_given_a_uuid() {
 }
 
 #[test]
+fn a_snapshot_keeps_the_firmwares_settings() {
+    let vms = Vms::new();
+    vms.done(&["create", "web", "--disk", "8M"]);
+    vms.done(&["set", "web", "nvram=web.nvram", "hako.nvram=web-vars.fd"]);
+    // Before the first start there are none.
+    vms.snapshot(&["create", "web", "new"]);
+    let settings = |nvram: &str, variables: &str| {
+        std::fs::write(vms.path("web/web.nvram"), nvram).unwrap();
+        std::fs::write(vms.path("web/web-vars.fd"), variables).unwrap();
+    };
+    settings("a", "b");
+    vms.snapshot(&["create", "web", "old"]);
+    let copies = ["web-Snapshot2.nvram", "web-Snapshot2.hako.nvram"];
+    let read = |name: &str| vms.text(&format!("web/{name}"));
+    assert_eq!(copies.map(read), ["a", "b"]);
+    settings("x", "y");
+    vms.snapshot_fails(&["revert", "web", "old"], 2, "--yes");
+    vms.snapshot(&["revert", "web", "old", "--save-first"]);
+    assert_eq!(["web.nvram", "web-vars.fd"].map(read), ["a", "b"]);
+    vms.snapshot(&["revert", "web", "uid:3"]);
+    assert_eq!(["web.nvram", "web-vars.fd"].map(read), ["x", "y"]);
+    vms.snapshot(&["revert", "web", "new"]);
+    assert_eq!(["web.nvram", "web-vars.fd"].map(read), ["x", "y"]);
+
+    // They go with the snapshot wherever that goes.
+    vms.done(&["clone", "web", "copy", "--snapshot", "old"]);
+    assert_eq!(vms.text("copy/copy.nvram"), "a");
+    assert_eq!(vms.text("copy/copy.fd"), "b");
+    vms.done(&["rename", "web", "mail"]);
+    vms.snapshot(&["revert", "mail", "old"]);
+    assert_eq!(vms.text("mail/mail.nvram"), "a");
+    vms.snapshot(&["delete", "mail", "uid:3", "--yes"]);
+    assert!(!vms.path("mail/mail-Snapshot3.nvram").exists());
+    vms.snapshot(&["doctor", "mail"]);
+
+    // A copy that is lost is told; what the text calls NVRAM and is none is left alone.
+    std::fs::remove_file(vms.path("mail/mail-Snapshot2.nvram")).unwrap();
+    let run = vms.run_snapshot(&["doctor", "mail"]);
+    assert!(
+        run.stdout.contains("mail-Snapshot2.nvram"),
+        "{}",
+        run.stdout
+    );
+    let run = vms.run_snapshot(&["revert", "mail", "old"]);
+    assert!(run.stderr.contains("settings stay"), "{}", run.stderr);
+    vms.done(&["set", "mail", "hako.nvram=mail.vmdk"]);
+    let disk = std::fs::read(vms.path("mail/mail.vmdk")).unwrap();
+    let run = vms.run_snapshot(&["revert", "mail", "old"]);
+    assert!(run.stderr.contains("no file for them"), "{}", run.stderr);
+    assert!(std::fs::read(vms.path("mail/mail.vmdk")).unwrap() == disk);
+    std::fs::write(vms.path("x.fd"), "x").unwrap();
+    vms.done(&["set", "mail", "hako.nvram=../x.fd"]);
+    let run = vms.run_snapshot(&["create", "mail", "more"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stderr.contains("does not keep"), "{}", run.stderr);
+}
+
+#[test]
 fn a_snapshot_of_a_huge_disk_is_made_of_few_files() {
     let vms = Vms::new();
     // What one file holds, one more sector, and the largest that Workstation runs.

@@ -16,12 +16,19 @@ struct States {
     present: Content,
     snapshots: BTreeMap<u32, Content>,
     current: Option<u32>,
+    /// Settings of the firmware: those of now, and those that snapshots keep.
+    firmware: (Option<Vec<u8>>, BTreeMap<u32, Vec<u8>>),
 }
 
 impl States {
     fn of(world: &Machines, name: &str) -> Self {
         let files = Files::of(&world.path("home"), name);
+        let folder = world.path("home/vms").join(name);
+        let read = |file: &str| std::fs::read(folder.join(file)).ok();
+        let snapshots = files.vmsd.iter().flat_map(|vmsd| vmsd.snapshots());
+        let kept = snapshots.filter_map(|one| Some((one.uid, read(&one.firmware.first()?.file)?)));
         Self {
+            firmware: (read(&format!("{name}.nvram")), kept.collect()),
             present: files.present(),
             snapshots: files.snapshots(),
             current: files.vmsd.as_ref().and_then(|vmsd| vmsd.current()),
@@ -48,6 +55,10 @@ fn world(formats: [&str; 2]) -> Machines {
         "--from-disk",
         &second,
     ]);
+    let vmx = world.path("home/vms/web/web.vmx");
+    let text = std::fs::read_to_string(&vmx).unwrap();
+    std::fs::write(&vmx, format!("{text}nvram = \"web.nvram\"\n")).unwrap();
+    write(&world, 0);
     for (number, words) in [
         &["create", "web", "one"][..],
         &["create", "web", "two"],
@@ -74,6 +85,8 @@ fn world(formats: [&str; 2]) -> Machines {
 }
 
 fn write(world: &Machines, number: u64) {
+    let settings = format!("settings {number}");
+    std::fs::write(world.path("home/vms/web/web.nvram"), settings).unwrap();
     let files = Files::of(&world.path("home"), "web");
     for disk in files.disks().values() {
         files.write(disk, number * 150_016, &vec![number as u8; 70_144]);

@@ -75,7 +75,8 @@ impl Revert {
         tell_recovered(context, reversal.recovered());
         let name = reversal.vm().name();
         let mut saved = None;
-        if !reversal.lost().is_empty() && !self.yes {
+        let loses = !reversal.lost().is_empty() || !reversal.lost_settings().is_empty();
+        if loses && !self.yes {
             if !self.save_first {
                 return Err(unconfirmed(context, &reversal)?);
             }
@@ -119,10 +120,14 @@ fn unconfirmed(context: &Context, reversal: &Reversal<'_>) -> Result<Error> {
             "uid": reversal.snapshot().uid,
             "name": reversal.snapshot().name,
             "would_lose": lost.collect::<Vec<_>>(),
+            "would_lose_settings": reversal.lost_settings(),
         }))?;
     } else {
         for lost in lost {
             out.line(&format!("would lose {}", lost_text(lost)))?;
+        }
+        for file in reversal.lost_settings() {
+            out.line(&format!("would lose the firmware's settings in {file}"))?;
         }
     }
     out.finish()?;

@@ -72,6 +72,7 @@ impl Vm {
             self.vmx.nvram(),
             self.vmx.extended_config(),
             self.vmx.suspended(),
+            self.vmx.dictionary().value("hako.nvram"),
         ];
         names.extend(texts.into_iter().flatten());
         if let Some(bytes) = read_text(&self.vmsd_path())? {
@@ -79,8 +80,9 @@ impl Vm {
             let files = dictionary.entries().filter(|(key, _)| {
                 let key = key.to_ascii_lowercase();
                 let is_state = key.starts_with("snapshot") && key.ends_with(".filename");
-                let is_config = key.starts_with("hako.uid") && key.ends_with(".config");
-                is_state && !key.contains(".disk") || is_config
+                let mut ends = [".config", ".nvram"].into_iter();
+                let is_kept = key.starts_with("hako.uid") && ends.any(|end| key.ends_with(end));
+                is_state && !key.contains(".disk") || is_kept
             });
             names.extend(files.map(|(_, value)| value));
         }

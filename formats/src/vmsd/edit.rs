@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use hako_block::{Error, Result};
 
 use super::{
-    MAX_SNAPSHOTS, Snapshot, SnapshotDisk, Vmsd, config_key, format_key, indices, number_of,
+    MAX_SNAPSHOTS, Snapshot, SnapshotDisk, Vmsd, config_key, firmware_key, format_key, indices,
+    number_of,
 };
 use crate::dictionary::Dictionary;
 
@@ -283,6 +284,9 @@ fn write(dictionary: &mut Dictionary, index: usize, snapshot: &Snapshot) -> Resu
     }
     if let Some(config) = &snapshot.config {
         dictionary.set(&config_key(snapshot.uid), config)?;
+    }
+    for kept in &snapshot.firmware {
+        dictionary.set(&firmware_key(snapshot.uid, kept.key), &kept.file)?;
     }
     for disk in &snapshot.disks {
         put_format(dictionary, snapshot.uid, disk)?;

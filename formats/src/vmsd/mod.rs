@@ -6,7 +6,7 @@
 //!
 //! Our own keys are `hako.uidN.…`, by the uid, for that stays when the index moves: `config` names
 //! the file with the machine's configuration at the snapshot, `NODE.format` the format of a disk
-//! that is no VMDK.
+//! that is no VMDK, `nvram` and `hako.nvram` the copies of what these keys of the VMX name.
 
 mod edit;
 #[cfg(test)]
@@ -24,6 +24,9 @@ use crate::oddities::Oddities;
 const MAX_SNAPSHOTS: usize = 4096;
 /// Most disks of one snapshot that are read.
 const MAX_DISKS: usize = 1024;
+
+/// Keys of a VMX that name files with settings of the firmware.
+pub const FIRMWARE_KEYS: [&str; 2] = ["nvram", "hako.nvram"];
 
 /// A VMSD.
 #[derive(Debug, Clone)]
@@ -52,8 +55,20 @@ pub struct Snapshot {
     /// The file with the machine's configuration at that time, as the text names it; VMware's
     /// products have that in the file of the state.
     pub config: Option<String>,
+    /// Copies of the firmware's settings at that time; VMware's products have the NVRAM in the file
+    /// of the state.
+    pub firmware: Vec<FirmwareFile>,
     /// The disks that it holds.
     pub disks: Vec<SnapshotDisk>,
+}
+
+/// What a snapshot keeps of a firmware's settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirmwareFile {
+    /// The key of the VMX that names the file, one of [`FIRMWARE_KEYS`].
+    pub key: &'static str,
+    /// The copy of that file, as the text names it.
+    pub file: String,
 }
 
 /// A disk of a snapshot.
@@ -310,8 +325,21 @@ fn snapshot(
         config: dictionary
             .value(&config_key(uid))
             .filter(|file| !file.is_empty()),
+        firmware: firmware(dictionary, uid),
         disks,
     })
+}
+
+fn firmware(dictionary: &Dictionary, uid: u32) -> Vec<FirmwareFile> {
+    let files = FIRMWARE_KEYS.into_iter().filter_map(|key| {
+        let file = dictionary.value(&firmware_key(uid, key))?;
+        Some(FirmwareFile { key, file }).filter(|kept| !kept.file.is_empty())
+    });
+    files.collect()
+}
+
+fn firmware_key(uid: u32, key: &str) -> String {
+    format!("hako.uid{uid}.{key}")
 }
 
 fn config_key(uid: u32) -> String {

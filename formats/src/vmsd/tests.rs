@@ -42,6 +42,7 @@ fn snapshots_are_read_with_disks_parents_and_times() {
             created_us: Some((310_596 << 32) + 938_781_285),
             state_file: Some("web-Snapshot1.vmsn".to_owned()),
             config: None,
+            firmware: Vec::new(),
             disks: vec![disk("scsi0:0", "web.vmdk"), disk("nvme0:0", "data.vmdk"),],
         }
     );
@@ -132,6 +133,7 @@ fn new_snapshot(uid: u32, parent: Option<u32>, name: &str) -> Snapshot {
         created_us: Some((310_596 << 32) + (1 << 32) - 938_781_285),
         state_file: Some(format!("web-Snapshot{uid}.vmsn")),
         config: Some(format!("web-Snapshot{uid}.vmx")),
+        firmware: Vec::new(),
         disks: vec![disk("scsi0:0", "web.vmdk")],
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hako_block::{Access, Error, ErrorKind, Result};
 use hako_formats::machine::{DiskMedium, Medium, Node};
-use hako_formats::vmsd::Snapshot;
+use hako_formats::vmsd::{FIRMWARE_KEYS, Snapshot};
 use hako_formats::{OpenOptions, OpenedChain};
 
 use super::incoming::{Content, Incoming, NewDisk, NewFile, Text, UsedBy};
@@ -54,8 +54,8 @@ pub(super) fn incoming(vmx: &Path, open: &OpenOptions) -> Result<Incoming> {
 pub(crate) fn incoming_of(vm: &Vm, extent: Extent<'_>, open: &OpenOptions) -> Result<Incoming> {
     let snapshot = extent.snapshot;
     let kept = snapshot.filter(|_| !extent.has_hardware_of_now);
-    let kept = kept.map(|snapshot| state::config(vm, snapshot));
-    let vmx = kept.transpose()?.flatten().unwrap_or(vm.vmx.clone());
+    let config = kept.map(|snapshot| state::config(vm, snapshot));
+    let vmx = config.transpose()?.flatten().unwrap_or(vm.vmx.clone());
     let machine = vmx.machine();
     let mut incoming = Incoming {
         text: Text::Vmx(vmx.clone()),
@@ -123,11 +123,23 @@ pub(crate) fn incoming_of(vm: &Vm, extent: Extent<'_>, open: &OpenOptions) -> Re
         .as_ref()
         .map(|boot| ("hako.kernel", boot.kernel.clone()));
     let initrd = boot.and_then(|boot| Some(("hako.initrd", boot.initrd?)));
-    let nvram = vmx.nvram().map(|file| ("nvram", file));
+    for key in FIRMWARE_KEYS {
+        let named = vmx.dictionary().value(key).filter(|file| !file.is_empty());
+        let Some(file) = named else { continue };
+        let copy = kept.and_then(|snapshot| snapshot.firmware.iter().find(|kept| kept.key == key));
+        let from = copy.map_or(&file, |kept| &kept.file);
+        let n_before = incoming.files.len();
+        take(vm, from, UsedBy::Key(key.to_owned()), open, &mut incoming)?;
+        // A copy becomes what it is a copy of.
+        if let (Some(taken), true) = (incoming.files.get_mut(n_before), copy.is_some()) {
+            let name = Path::new(&file).file_name().unwrap_or_default();
+            taken.name = name.to_string_lossy().into_owned();
+        }
+    }
     let vmxf = vmx
         .extended_config()
         .map(|file| ("extendedConfigFile", file));
-    for (key, file) in [nvram, vmxf, kernel, initrd].into_iter().flatten() {
+    for (key, file) in [vmxf, kernel, initrd].into_iter().flatten() {
         take(vm, &file, UsedBy::Key(key.to_owned()), open, &mut incoming)?;
     }
     Ok(incoming)

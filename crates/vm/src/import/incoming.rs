@@ -106,7 +106,7 @@ impl UsedBy {
     /// Returns whether products name it like the machine, and make it where it is missing when the
     /// machine is first started.
     pub(crate) fn is_made_by_products(&self) -> bool {
-        matches!(self, UsedBy::Key(key) if !key.starts_with("hako."))
+        matches!(self, UsedBy::Key(key) if key == "hako.nvram" || !key.starts_with("hako."))
     }
 }
 

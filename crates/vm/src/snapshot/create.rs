@@ -4,9 +4,10 @@ use hako_block::gate::replace_file;
 use hako_block::{Error, Result};
 use hako_formats::Task;
 use hako_formats::machine::{DiskMedium, DiskMode, Node};
-use hako_formats::vmsd::{Snapshot, SnapshotDisk, Vmsd};
+use hako_formats::vmsd::{FIRMWARE_KEYS, Snapshot, SnapshotDisk, Vmsd};
 use hako_formats::vmx::Encryption;
 
+use super::firmware::Kept;
 use super::journal::{DiskChange, Journal, Recovered, Verb};
 use super::name::ImageName;
 use super::overlay::NewOverlay;
@@ -68,18 +69,25 @@ pub(crate) fn take(
     check_texts(request)?;
     let mut vmsd = list_to_change(vm)?;
     let (held, left_alone) = parts(vm)?;
-    let (overlays, warnings) = NewOverlay::plan(vm, held)?;
-    let snapshot = entry(vm, &vmsd, request, &overlays)?;
+    let (overlays, mut warnings) = NewOverlay::plan(vm, held)?;
+    let uid = free_uid(vm, &vmsd)?;
+    let (kept, told) = Kept::of(vm, uid);
+    warnings.extend(told);
+    let snapshot = Snapshot {
+        firmware: kept.iter().map(|kept| kept.file.clone()).collect(),
+        ..entry(vm, &vmsd, uid, request, &overlays)
+    };
     vmsd.add(&snapshot)
         .map_err(|error| error.in_file(vm.vmsd_path()))?;
     let config = snapshot.config.clone().unwrap_or_default();
+    let made = snapshot.firmware.iter().map(|kept| kept.file.clone());
     let change = |overlay: &NewOverlay| DiskChange {
         node: overlay.node,
         old: Some(overlay.parent.file.clone()),
         new: Some(overlay.image.clone()),
     };
     let journal = Journal {
-        made: vec![config.clone()],
+        made: made.chain([config.clone()]).collect(),
         disks: overlays.iter().map(change).collect(),
         ..Journal::new(Verb::Create, vm, vmsd.to_bytes())?
     };
@@ -88,6 +96,7 @@ pub(crate) fn take(
             task.cancel.check()?;
             overlay.make(vm, task)?;
         }
+        kept.iter().try_for_each(|kept| kept.write(vm))?;
         replace_file(&vm.folder().join(config), &vm.vmx.to_bytes())
     })?;
     journal.carry_out(vm, task)?;
@@ -156,24 +165,30 @@ fn parts(vm: &Vm) -> Result<Parts> {
     Ok((held, left_alone))
 }
 
-fn entry(
-    vm: &Vm,
-    vmsd: &Vmsd,
-    request: &SnapshotRequest,
-    overlays: &[NewOverlay],
-) -> Result<Snapshot> {
+/// Returns the uid of a new snapshot: one that none ever had, and of which no file has the number.
+fn free_uid(vm: &Vm, vmsd: &Vmsd) -> Result<u32> {
     let stem = vm.stem();
     let is_free = |uid: &u32| {
         // What an older list, deleted since, has left behind is not touched.
-        ["vmx", "vmsn", "vmem"].iter().all(|extension| {
+        let extensions = ["vmx", "vmsn", "vmem"].into_iter().chain(FIRMWARE_KEYS);
+        extensions.into_iter().all(|extension| {
             let name = format!("{stem}-Snapshot{uid}.{extension}");
             vm.folder().join(name).symlink_metadata().is_err()
         })
     };
     let mut uids = vmsd.next_uid()?..=u32::MAX;
-    let uid = uids
-        .find(is_free)
-        .ok_or_else(|| Error::corrupt("snapshot.lastUID", "no number is left for a snapshot"))?;
+    uids.find(is_free)
+        .ok_or_else(|| Error::corrupt("snapshot.lastUID", "no number is left for a snapshot"))
+}
+
+fn entry(
+    vm: &Vm,
+    vmsd: &Vmsd,
+    uid: u32,
+    request: &SnapshotRequest,
+    overlays: &[NewOverlay],
+) -> Snapshot {
+    let stem = vm.stem();
     let parent = vmsd.current().filter(|current| {
         let snapshots = vmsd.snapshots();
         snapshots.iter().any(|one| one.uid == *current)
@@ -183,7 +198,7 @@ fn entry(
         file: overlay.parent.file.clone(),
         format: overlay.parent.format_in_text().map(str::to_owned),
     };
-    Ok(Snapshot {
+    Snapshot {
         index: 0,
         uid,
         parent,
@@ -192,8 +207,9 @@ fn entry(
         created_us: Some(request.created_us),
         state_file: Some(format!("{stem}-Snapshot{uid}.vmsn")),
         config: Some(format!("{stem}-Snapshot{uid}.vmx")),
+        firmware: Vec::new(),
         disks: overlays.iter().map(disk).collect(),
-    })
+    }
 }
 
 fn check_texts(request: &SnapshotRequest) -> Result<()> {

@@ -148,7 +148,7 @@ fn chosen(all: &[Snapshot], doomed: &Doomed) -> Result<Vec<Snapshot>> {
 }
 
 /// Returns the files of these snapshots besides images, as far as those that stay do not name
-/// them: states, memory, kept configurations.
+/// them: states, memory, kept configurations and settings.
 fn files_of(vm: &Vm, snapshots: &[Snapshot], staying: &[Snapshot]) -> Vec<String> {
     let named = |snapshot: &Snapshot| {
         let state = snapshot.state_file.clone();
@@ -156,10 +156,16 @@ fn files_of(vm: &Vm, snapshots: &[Snapshot], staying: &[Snapshot]) -> Vec<String
             let memory = Path::new(state).with_extension("vmem");
             memory.to_string_lossy().into_owned()
         });
-        [state, memory, snapshot.config.clone()]
+        let firmware = snapshot.firmware.iter().map(|kept| kept.file.clone());
+        let others = [state, memory, snapshot.config.clone()];
+        others
+            .into_iter()
+            .flatten()
+            .chain(firmware)
+            .collect::<Vec<_>>()
     };
-    let kept: BTreeSet<String> = staying.iter().flat_map(named).flatten().collect();
-    let mut files: Vec<String> = snapshots.iter().flat_map(named).flatten().collect();
+    let kept: BTreeSet<String> = staying.iter().flat_map(named).collect();
+    let mut files: Vec<String> = snapshots.iter().flat_map(named).collect();
     files.sort();
     files.dedup();
     files.retain(|file| !kept.contains(file) && is_of_a_snapshot(vm, file));

@@ -83,6 +83,7 @@ mod tests {
             created_us: None,
             state_file: None,
             config: None,
+            firmware: Vec::new(),
             disks: Vec::new(),
         }
     }

@@ -11,13 +11,14 @@ use super::name::ImageName;
 use crate::Vm;
 
 /// Keys that stay as they are now: what the machine is known by, and the files that it has one of.
-const KEPT: [&str; 9] = [
+const KEPT: [&str; 10] = [
     "displayName",
     "uuid.bios",
     "uuid.location",
     "uuid.action",
     "vc.uuid",
     "nvram",
+    "hako.nvram",
     "extendedConfigFile",
     "sharedFolder.maxNum",
     "migrate.hostlog",

@@ -6,8 +6,9 @@
 //! 1. merges: an overlay's content into the image below it
 //! 2. relinks: overlays that stand on what they now stand on
 //! 3. the VMX names the new files
-//! 4. the VMSD in its new text
-//! 5. files that nothing refers to any more go
+//! 4. the firmware's settings become those of a snapshot
+//! 5. the VMSD in its new text
+//! 6. files that nothing refers to any more go
 //!
 //! Before 3 the machine is what it was; from then on it is what it shall be. Creating and reverting
 //! make new files first; cut off before 3, they have not happened and those files go.
@@ -21,10 +22,12 @@ use hako_formats::Task;
 use hako_formats::dictionary::Dictionary;
 use hako_formats::digest::{self, Algorithm, hex};
 use hako_formats::machine::Node;
+use hako_formats::vmsd::FirmwareFile;
 
-use super::graph::{is_delta, is_kept_configuration};
+use super::firmware::restore;
+use super::graph::is_delta;
 use super::name::ImageName;
-use super::removal::{Removal, own_file};
+use super::removal::{Removal, is_kept, own_file};
 use crate::Vm;
 use crate::files::files_by_name;
 use crate::vm::read_text;
@@ -75,6 +78,8 @@ pub(crate) struct Journal {
     pub relinks: Vec<Relink>,
     /// What the VMX says of disks, before and after.
     pub disks: Vec<DiskChange>,
+    /// Settings of the firmware that the machine gets.
+    pub restores: Vec<FirmwareFile>,
     /// Digest of the VMX before.
     pub vmx_before: String,
     /// Digest of the VMSD before; empty if there was none.
@@ -159,6 +164,7 @@ impl Journal {
             merges: Vec::new(),
             relinks: Vec::new(),
             disks: Vec::new(),
+            restores: Vec::new(),
             vmx_before: digest(&vm.vmx.to_bytes()),
             vmsd_before: digest_of_vmsd(vm)?,
             vmsd,
@@ -209,6 +215,8 @@ impl Journal {
             self.relink(vm)?;
             self.switch(vm)?;
         }
+        let mut restores = self.restores.iter();
+        restores.try_for_each(|kept| restore(vm, kept))?;
         if digest_of_vmsd(vm)? != digest(&self.vmsd) {
             replace_file(&vm.vmsd_path(), &self.vmsd)?;
         }
@@ -352,7 +360,7 @@ impl Journal {
         }
         for name in &self.made {
             let path = own_file(vm, name);
-            if let Some(path) = path.filter(|path| is_kept_configuration(path, &vm.stem())) {
+            if let Some(path) = path.filter(|path| is_kept(path, &vm.stem())) {
                 warnings.extend(removal.remove(&path)?);
             }
         }

@@ -10,6 +10,7 @@ mod create;
 mod delete;
 mod doctor;
 mod find;
+mod firmware;
 mod graph;
 mod hardware;
 mod journal;

@@ -9,6 +9,7 @@ use hako_block::{Error, Result};
 use hako_formats::FORMATS;
 use hako_formats::vmsd::Vmsd;
 
+use super::firmware::is_copy;
 use super::graph::is_kept_configuration;
 use crate::Vm;
 
@@ -23,13 +24,16 @@ impl<'a> Removal<'a> {
     pub(super) fn new(vm: &'a Vm) -> Self {
         let kept = |vm: &Vm| -> Result<BTreeSet<PathBuf>> {
             let mut files = vm.files_in_use()?;
-            let configs = vm
+            let snapshots = vm
                 .vmsd()?
                 .iter()
                 .flat_map(Vmsd::snapshots)
                 .collect::<Vec<_>>();
-            let configs = configs.into_iter().filter_map(|one| one.config);
-            files.extend(configs.map(|name| vm.folder().join(name)));
+            let kept = snapshots.into_iter().flat_map(|one| {
+                let firmware = one.firmware.into_iter().map(|kept| kept.file);
+                one.config.into_iter().chain(firmware)
+            });
+            files.extend(kept.map(|name| vm.folder().join(name)));
             Ok(files)
         };
         Self {
@@ -61,12 +65,18 @@ fn is_of_snapshots(path: &Path, stem: &str) -> bool {
 }
 
 /// Returns whether a file is called as those of a snapshot are that are no images: a state, memory,
-/// a configuration.
+/// a configuration, settings of the firmware.
 pub(super) fn is_state_or_configuration(path: &Path, stem: &str) -> bool {
     ["vmsn", "vmem"]
         .iter()
         .any(|known| has_extension(path, known))
-        || is_kept_configuration(path, stem)
+        || is_kept(path, stem)
+}
+
+/// Returns whether a file is called as what our snapshots keep besides images: a configuration,
+/// settings of the firmware.
+pub(super) fn is_kept(path: &Path, stem: &str) -> bool {
+    is_kept_configuration(path, stem) || is_copy(path, stem)
 }
 
 fn has_extension(path: &Path, extension: &str) -> bool {

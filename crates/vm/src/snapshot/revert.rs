@@ -12,6 +12,7 @@ use hako_formats::{OpenedLayer, Task, open_chain};
 
 use super::create::{SnapshotReport, SnapshotRequest, list_to_change, part_of, take};
 use super::find::find;
+use super::firmware::{lost, to_restore};
 use super::hardware::Restored;
 use super::journal::{DiskChange, Journal, Recovered, Verb};
 use super::name::ImageName;
@@ -29,6 +30,7 @@ pub struct Reversal<'a> {
     /// What the machine writes to now, and nothing needs once it is back.
     live: Vec<Live>,
     lost: Vec<LostDisk>,
+    lost_settings: Vec<String>,
     saved: Option<SnapshotReport>,
     recovered: Option<Recovered>,
     warnings: Vec<String>,
@@ -108,6 +110,7 @@ impl<'a> Reversal<'a> {
             config,
             live: Vec::new(),
             lost: Vec::new(),
+            lost_settings: Vec::new(),
             saved: None,
             recovered,
             warnings,
@@ -117,6 +120,7 @@ impl<'a> Reversal<'a> {
         reversal.live = reversal.live_overlays(&vmsd)?;
         let with_data = reversal.live.iter().filter(|live| live.lost_bytes > 0);
         reversal.lost = with_data.map(Live::lost).collect();
+        reversal.lost_settings = lost(&reversal.vm, &snapshots, &reversal.snapshot);
         Ok(reversal)
     }
 
@@ -140,11 +144,17 @@ impl<'a> Reversal<'a> {
         &self.lost
     }
 
+    /// Returns the files with settings of the firmware that would be thrown away.
+    pub fn lost_settings(&self) -> &[String] {
+        &self.lost_settings
+    }
+
     /// Keeps what would be thrown away in a snapshot.
     pub fn save(&mut self, request: &SnapshotRequest, task: Task<'_>) -> Result<()> {
         self.saved = Some(take(&mut self.vm, request, task)?);
         self.live = self.live_overlays(&list_to_change(&self.vm)?)?;
         self.lost = Vec::new();
+        self.lost_settings = Vec::new();
         Ok(())
     }
 
@@ -170,9 +180,12 @@ impl<'a> Reversal<'a> {
             overlay.name_in(&mut vmx)?;
         }
         vmsd.set_current(Some(self.snapshot.uid))?;
+        let (restores, warnings) = to_restore(&self.vm, &self.snapshot);
+        self.warnings.extend(warnings);
         let old = self.live.iter().flat_map(|live| live.files.clone());
         let journal = Journal {
             disks: self.changes(&overlays, &dropped),
+            restores,
             remove: old.collect(),
             ..Journal::new(Verb::Revert, &self.vm, vmsd.to_bytes())?
         };

@@ -12,6 +12,8 @@
 //! disk0.node = "scsi0:0"
 //! disk0.old = "web.vmdk"
 //! disk0.new.file = "web-000001.vmdk"
+//! restore0.key = "nvram"
+//! restore0.file = "web-Snapshot1.nvram"
 //! vmx.before = "(SHA-256)"
 //! vmsd.before = "(SHA-256)"
 //! vmsd.after = "(the new text, each byte as the letter of that number)"
@@ -20,6 +22,7 @@
 
 use hako_block::{Error, Result};
 use hako_formats::dictionary::Dictionary;
+use hako_formats::vmsd::{FIRMWARE_KEYS, FirmwareFile};
 
 use super::journal::{DiskChange, Journal, Merge, Relink, Verb};
 use super::name::ImageName;
@@ -60,6 +63,10 @@ impl Journal {
                 put_image(&mut text, &format!("disk{number}.new"), new)?;
             }
         }
+        for (number, kept) in self.restores.iter().enumerate() {
+            text.set(&format!("restore{number}.key"), kept.key)?;
+            text.set(&format!("restore{number}.file"), &kept.file)?;
+        }
         put_names(&mut text, "remove", &self.remove)?;
         Ok(text)
     }
@@ -96,6 +103,7 @@ impl Journal {
                 })
             })?,
             disks: items(text, "disk", "node", |item| disk(text, item))?,
+            restores: items(text, "restore", "key", |item| firmware(text, item))?,
             vmx_before: value("vmx.before")?,
             vmsd_before: value("vmsd.before")?,
             vmsd: bytes(&value("vmsd.after")?).ok_or_else(|| wrong("vmsd.after"))?,
@@ -148,6 +156,18 @@ fn image(text: &Dictionary, prefix: &str) -> Result<ImageName> {
     Ok(ImageName {
         file: value("file")?,
         format: value("format")?,
+    })
+}
+
+fn firmware(text: &Dictionary, item: &str) -> Result<FirmwareFile> {
+    let (key, file) = (format!("{item}.key"), format!("{item}.file"));
+    let found = text.value(&key);
+    let known = FIRMWARE_KEYS
+        .into_iter()
+        .find(|known| Some(*known) == found.as_deref());
+    Ok(FirmwareFile {
+        key: known.ok_or_else(|| wrong(&key))?,
+        file: text.value(&file).ok_or_else(|| wrong(&file))?,
     })
 }
 

@@ -1,6 +1,6 @@
 //! What is wrong with the list of snapshots itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use hako_block::gate::file_names;
@@ -10,7 +10,9 @@ use hako_formats::vmsd::{Snapshot, Vmsd};
 use super::Look;
 use super::finding::{Finding, Remedy, Trouble};
 use crate::Vm;
-use crate::snapshot::graph::{Holder, is_kept_configuration};
+use crate::snapshot::graph::Holder;
+use crate::snapshot::removal::is_kept;
+use crate::snapshot::state::config;
 
 /// Returns the list of snapshots, if there is one that can be read, and what is wrong if not.
 pub(super) fn read(vm: &Vm) -> (Option<Vmsd>, Option<Finding>) {
@@ -49,8 +51,10 @@ pub(super) fn look(look: &Look<'_>) -> Result<Vec<Finding>> {
         findings.extend(contradictions(look, vmsd)?);
         findings.extend(wrong_current(look, vmsd));
     }
+    findings.extend(held_twice(look));
     for snapshot in &look.snapshots {
         findings.extend(missing_files(look, snapshot));
+        findings.extend(missing_firmware(look, snapshot));
     }
     findings.extend(unreferenced_files(look)?);
     Ok(findings)
@@ -142,33 +146,100 @@ fn wrong_current(look: &Look<'_>, vmsd: &Vmsd) -> Option<Finding> {
     ))
 }
 
+/// Returns snapshots that hold one image: each was taken by making a new overlay, so all but one of
+/// them are wrong.
+fn held_twice(look: &Look<'_>) -> Option<Finding> {
+    let mut holders: BTreeMap<usize, BTreeSet<u32>> = BTreeMap::new();
+    for reference in &look.graph.references {
+        if let (Holder::Snapshot { uid, .. }, Ok(image)) = (&reference.by, &reference.image) {
+            holders.entry(*image).or_default().insert(*uid);
+        }
+    }
+    let twice = holders.into_iter().filter(|(_, uids)| uids.len() > 1);
+    let told = twice.map(|(image, uids)| {
+        let uids: Vec<String> = uids.iter().map(u32::to_string).collect();
+        let name = look.graph.images.get(image).map(|image| image.name());
+        format!(
+            "the snapshots {} all hold {}",
+            uids.join(", "),
+            name.unwrap_or_default()
+        )
+    });
+    let told: Vec<String> = told.collect();
+    let advice = "compare it with a backup of the list: which of them is right cannot be guessed";
+    (!told.is_empty()).then(|| wrong(look, told.join("; "), advice, None))
+}
+
 /// Returns a file of a snapshot besides its disks that is not there: what keeps its hardware. That
 /// is the state of a snapshot of VMware's; of ours, which name a state that is never written, the
 /// configuration.
 fn missing_files(look: &Look<'_>, snapshot: &Snapshot) -> Option<Finding> {
     let files = snapshot.config.as_ref().or(snapshot.state_file.as_ref());
-    let is_missing = |file: &&String| {
-        let found = look
-            .vm
-            .open_file(file, hako_block::Access::ReadOnly, &look.vm.rules(true));
-        found.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    let Some(missing) = files.filter(|file| is_missing(look, file)) else {
+        return unreadable_state(look, snapshot);
     };
-    let missing = files.filter(is_missing)?;
+    let advice = "put it back from a backup; if it is lost, the snapshot can still be deleted, and \
+                  its disks can be read: hako vm export --snapshot";
+    Some(missing_state(missing, snapshot, advice))
+}
+
+/// Returns a configuration that is there and cannot be read.
+fn unreadable_state(look: &Look<'_>, snapshot: &Snapshot) -> Option<Finding> {
+    let error = config(look.vm, snapshot).err()?;
+    let file = snapshot.config.as_ref().or(snapshot.state_file.as_ref())?;
+    let what = format!(
+        "{} has its hardware in it: {}",
+        called(snapshot),
+        error.finding()
+    );
+    let advice = "put it back from a backup; without it (moved elsewhere) going back to the \
+                  snapshot leaves the hardware as it is";
     Some(Finding {
-        trouble: Trouble::MissingState,
-        file: missing.clone(),
-        what: format!("{} names it, and it is not there", called(snapshot)),
-        advice: "put it back from a backup; if it is lost, the snapshot can still be deleted, and \
-                 its disks can be read: hako vm export --snapshot"
-            .to_owned(),
-        remedy: None,
+        what,
+        ..missing_state(file, snapshot, advice)
     })
+}
+
+/// Returns copies of the firmware's settings that are not there.
+fn missing_firmware(look: &Look<'_>, snapshot: &Snapshot) -> Vec<Finding> {
+    let files = snapshot.firmware.iter().map(|kept| &kept.file);
+    let missing = files.filter(|file| is_missing(look, file));
+    let advice = "put it back from a backup; without it going back to the snapshot leaves the \
+                  firmware's settings as they are";
+    let findings = missing.map(|file| missing_state(file, snapshot, advice));
+    findings.collect()
+}
+
+fn is_missing(look: &Look<'_>, file: &str) -> bool {
+    let rules = look.vm.rules(true);
+    let found = look
+        .vm
+        .open_file(file, hako_block::Access::ReadOnly, &rules);
+    found.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+fn missing_state(file: &str, snapshot: &Snapshot, advice: &str) -> Finding {
+    Finding {
+        trouble: Trouble::MissingState,
+        file: file.to_owned(),
+        what: format!("{} names it, and it is not there", called(snapshot)),
+        advice: advice.to_owned(),
+        remedy: None,
+    }
 }
 
 /// Returns files that are called as those of a snapshot, and that no snapshot names.
 fn unreferenced_files(look: &Look<'_>) -> Result<Vec<Finding>> {
-    let named = |snapshot: &Snapshot| [snapshot.config.clone(), snapshot.state_file.clone()];
-    let named: BTreeSet<String> = look.snapshots.iter().flat_map(named).flatten().collect();
+    let named = |snapshot: &Snapshot| {
+        let firmware = snapshot.firmware.iter().map(|kept| kept.file.clone());
+        let others = [snapshot.config.clone(), snapshot.state_file.clone()];
+        others
+            .into_iter()
+            .flatten()
+            .chain(firmware)
+            .collect::<Vec<_>>()
+    };
+    let named: BTreeSet<String> = look.snapshots.iter().flat_map(named).collect();
     let stem = look.vm.stem();
     let is_state = |name: &str| {
         let rest = name.strip_prefix(&stem).unwrap_or_default();
@@ -177,7 +248,7 @@ fn unreferenced_files(look: &Look<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for name in file_names(look.vm.folder())? {
         let name = name.to_string_lossy().into_owned();
-        let is_snapshots = is_state(&name) || is_kept_configuration(Path::new(&name), &stem);
+        let is_snapshots = is_state(&name) || is_kept(Path::new(&name), &stem);
         if is_snapshots && !named.contains(&name) && look.pending.is_none() {
             findings.push(Finding {
                 trouble: Trouble::UnreferencedState,

@@ -454,6 +454,39 @@ fn files_of_snapshots_that_are_missing_or_nobodys_are_told() {
 }
 
 #[test]
+fn settings_and_configurations_that_do_not_help_any_more_are_told() {
+    let world = sound();
+    let mut text = std::fs::read_to_string(world.at("web.vmsd")).unwrap();
+    text += "hako.uid1.config = \"web-Snapshot1.vmx\"\nhako.uid1.nvram = \"web-Snapshot1.nvram\"\n\
+             hako.uid2.config = \"web-Snapshot2.vmx\"\n";
+    std::fs::write(world.at("web.vmsd"), &text).unwrap();
+    std::fs::write(world.at("web-Snapshot1.vmx"), [0; 2000]).unwrap();
+    std::fs::create_dir(world.at("web-Snapshot2.vmx")).unwrap();
+    std::fs::write(world.at("web-Snapshot9.hako.nvram"), b"x").unwrap();
+    let expected = [
+        trouble(Trouble::MissingState, "web-Snapshot1.nvram", false),
+        trouble(Trouble::MissingState, "web-Snapshot1.vmx", false),
+        trouble(Trouble::MissingState, "web-Snapshot2.vmx", false),
+        trouble(
+            Trouble::UnreferencedState,
+            "web-Snapshot9.hako.nvram",
+            false,
+        ),
+    ];
+    assert_eq!(troubles(&world), expected);
+}
+
+#[test]
+fn snapshots_that_hold_one_image_are_told() {
+    let world = sound();
+    world.vmsd(2, &[(1, 0, "web.vmdk"), (2, 1, "web.vmdk")]);
+    let told = found(&world).into_iter().map(|finding| finding.what);
+    let told: Vec<String> = told.collect();
+    let wish = "the snapshots 1, 2 all hold web.vmdk";
+    assert!(told.iter().any(|what| what == wish), "{told:?}");
+}
+
+#[test]
 fn stale_locks_go_and_those_of_others_stay() {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     let lock = |world: &World, name: &str, text: &str| {
