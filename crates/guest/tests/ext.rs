@@ -405,3 +405,21 @@ fn damaged_ones_end_in_errors() {
         aged::torture(&bytes, n_ways, std::time::Duration::from_secs(20));
     }
 }
+
+#[test]
+fn damaged_journals_end_in_errors() {
+    if !have(&["mke2fs", "mount"]) {
+        return;
+    }
+    let image = make("-t ext4 -b 1024 -J size=1 -O ^metadata_csum", 8 * MIB, None);
+    let Some(mounted) = image.mount("ext4", "") else {
+        return;
+    };
+    Life::new(mounted.path(), 31, 3000).go_on(150);
+    mounted.sync();
+    let stopped = image.copy();
+    drop(mounted);
+    let bytes = std::fs::read(stopped.path()).unwrap();
+    let n_ways = if aged::all() { 3000 } else { 60 };
+    aged::torture(&bytes, n_ways, std::time::Duration::from_secs(20));
+}

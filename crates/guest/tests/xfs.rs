@@ -353,3 +353,27 @@ fn damaged_ones_end_in_errors() {
         aged::torture(&bytes, n_ways, Duration::from_secs(20));
     }
 }
+
+#[test]
+fn damaged_logs_end_in_errors() {
+    if !have(&["mkfs.xfs", "mount"]) {
+        return;
+    }
+    let image = make("-b size=1024 -l size=4m -d agcount=1", 24 * MIB, None);
+    let Some(mounted) = image.mount("xfs", "nouuid") else {
+        return;
+    };
+    Life::new(mounted.path(), 31, 3000).go_on(150);
+    mounted.sync();
+    let stopped = image.copy();
+    drop(mounted);
+    let mut bytes = std::fs::read(stopped.path()).unwrap();
+    // Records without a checksum are believed: behind a wrong one nothing would be looked at.
+    for block in bytes.chunks_mut(512) {
+        if block.starts_with(&[0xfe, 0xed, 0xba, 0xbe]) {
+            block[32..36].fill(0);
+        }
+    }
+    let n_ways = if aged::all() { 3000 } else { 60 };
+    aged::torture(&bytes, n_ways, Duration::from_secs(20));
+}
