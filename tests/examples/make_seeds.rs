@@ -45,6 +45,7 @@ fn main() {
         write(&seeds.join("ova"), name, &bytes);
     }
     file_systems(&seeds);
+    ext_and_xfs(&seeds);
     for (name, structured) in [("simple", false), ("structured", true)] {
         write(&seeds.join("nbd"), name, &nbd_client(structured));
     }
@@ -639,4 +640,65 @@ fn ovas() -> [(&'static str, Vec<u8>); 2] {
         ("plain", plain[..4096].to_vec()),
         ("others", others[..8192].to_vec()),
     ]
+}
+
+/// Small file systems as mke2fs and mkfs.xfs make them: without checksums, for behind a wrong one
+/// nothing is looked at, and one each with.
+fn ext_and_xfs(seeds: &Path) {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let tree = folder.path().join("tree");
+    std::fs::create_dir_all(tree.join("folder/deeper")).unwrap();
+    std::fs::write(tree.join("folder/file"), "some text").unwrap();
+    std::os::unix::fs::symlink("folder/file", tree.join("link")).unwrap();
+    std::os::unix::fs::symlink("x".repeat(200), tree.join("long-link")).unwrap();
+    let prototype = "none\n0 0\nd--755 0 0\nfolder d--755 0 0\ndeeper d--755 0 0\n$\nfile ---644 0 0 TREE/folder/file\n$\nlink l--777 0 0 folder/file\n$\n";
+    let prototype = prototype.replace("TREE", tree.to_str().unwrap());
+    std::fs::write(at("prototype"), prototype).unwrap();
+    for (name, args) in [
+        (
+            "extents",
+            "-t ext4 -b 1024 -N 24 -O ^metadata_csum,^has_journal,^resize_inode",
+        ),
+        ("tables", "-t ext2 -b 1024 -N 24 -O ^resize_inode"),
+        (
+            "inline",
+            "-t ext4 -b 1024 -N 24 -O inline_data,metadata_csum,^has_journal,^resize_inode",
+        ),
+    ] {
+        let image = at(name);
+        std::fs::File::create(&image)
+            .unwrap()
+            .set_len(100 << 10)
+            .unwrap();
+        let mut mke2fs = std::process::Command::new("mke2fs");
+        mke2fs
+            .args(args.split_whitespace())
+            .args(["-q", "-d", tree.to_str().unwrap(), &image]);
+        assert!(mke2fs.status().unwrap().success());
+        write(&seeds.join("ext"), name, &packed(&image));
+    }
+    for (name, args) in [
+        (
+            "version-4",
+            "-m crc=0,finobt=0 -b size=512 -i size=256 -d agcount=1",
+        ),
+        ("version-5", "-b size=1024 -d agcount=1"),
+    ] {
+        let image = at(name);
+        std::fs::File::create(&image)
+            .unwrap()
+            .set_len(16 << 20)
+            .unwrap();
+        let mut mkfs = std::process::Command::new("mkfs.xfs");
+        mkfs.args(args.split_whitespace())
+            .args(["-q", "-f", "-p", &at("prototype"), &image]);
+        mkfs.envs([("TEST_DIR", "x"), ("TEST_DEV", "x"), ("QA_CHECK_FS", "x")]);
+        assert!(mkfs.status().unwrap().success());
+        write(&seeds.join("xfs"), name, &packed(&image));
+    }
+}
+
+fn packed(image: &str) -> Vec<u8> {
+    sectors_packed(&SparseBytes::from_bytes(&std::fs::read(image).unwrap()))
 }

@@ -20,7 +20,7 @@ use hako_formats::vmsn::Vmsn;
 use hako_formats::{DiskFormat, OpenArgs, Repair, Settings, Task, format_named};
 use hako_nbd::{Export, Limits, Server, Socket};
 
-pub use file_systems::{btrfs, ntfs};
+pub use file_systems::{btrfs, ext, ntfs, xfs};
 pub use texts::{vmsd, vmx};
 
 /// A target: its name (and its folder of seeds), and what it does with an input.
@@ -108,6 +108,14 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "ntfs",
         body: ntfs,
+    },
+    Target {
+        name: "ext",
+        body: ext,
+    },
+    Target {
+        name: "xfs",
+        body: xfs,
     },
 ];
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hako_guest::Volume;
-use hako_guest::fs::{Opened, btrfs as btrfs_driver, ntfs as ntfs_driver};
+use hako_guest::fs::{FILE_SYSTEMS, Opened, btrfs as btrfs_driver, ntfs as ntfs_driver};
 
 use super::{crc32c, unpacked};
 use crate::guest::ask_everything;
@@ -31,6 +31,25 @@ pub fn btrfs(bytes: &[u8]) {
 /// What claims to be an NTFS, packed by [`super::sectors_packed`].
 pub fn ntfs(bytes: &[u8]) {
     ask(unpacked(bytes).to_vec(), ntfs_driver::DRIVER.open);
+}
+
+/// What claims to be an ext2, ext3 or ext4, packed by [`super::sectors_packed`].
+pub fn ext(bytes: &[u8]) {
+    ask_driver("ext4", bytes);
+}
+
+/// What claims to be an XFS, packed by [`super::sectors_packed`].
+pub fn xfs(bytes: &[u8]) {
+    ask_driver("xfs", bytes);
+}
+
+fn ask_driver(name: &str, bytes: &[u8]) {
+    let driver = FILE_SYSTEMS.iter().find(|driver| driver.name == name);
+    let driver = driver.expect("is known");
+    let image = unpacked(bytes).to_vec();
+    if (driver.probe)(&image).is_ok_and(|is_one| is_one) {
+        ask(image, driver.open);
+    }
 }
 
 fn ask(image: Vec<u8>, open: fn(Arc<dyn Volume>) -> Opened) {
