@@ -1780,7 +1780,7 @@ _hako() {
             return 0
             ;;
         hako__subcmd__vm__subcmd__info)
-            opts="-q -v -h --allow-path --json --quiet --verbose --progress --help"
+            opts="-q -v -h --guest --allow-path --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

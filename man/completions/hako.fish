@@ -595,6 +595,7 @@ complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand
 plain\t'A line on standard error now and then'
 json\t'One JSON object per line on standard error'
 none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from info" -l guest -d 'Look at what is on its disks, too; it must be off'
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from info" -l json -d 'Print results as JSON'
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from info" -s q -l quiet -d 'Say nothing but results and errors'
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from info" -s v -l verbose -d 'Say more'

@@ -11,6 +11,7 @@ use hako_vm::run::Status;
 use hako_vm::{State, Vm};
 use serde_json::{Value, json};
 
+use super::guest_view::GuestView;
 use super::home::{home, run_home};
 use super::machine_json::machine_json;
 use crate::context::Context;
@@ -22,12 +23,14 @@ const EXAMPLES: &str = "\
 Examples:
   hako vm info web
   hako vm info ./web/web.vmx --json
+  hako vm info web --guest
 
 Exit status:
   0    done
   1    failed
   2    wrong usage
   4    the VMX is corrupt
+  5    --guest: it runs, or is suspended
   6    no such virtual machine";
 
 /// Show what a virtual machine is made of, its disks, its snapshots and its state
@@ -36,12 +39,20 @@ Exit status:
 /// it runs or is paused, by which engine and accelerator, and where its console and screen are. With
 /// --json everything that the VMX says of the hardware, each disk with its layers, the snapshots,
 /// what is odd, and the runner's "run".
+///
+/// With --guest also what is on the disks of a machine that is off: the installed system, its file
+/// systems, its kernels, what its boot loader offers, and where the kernel that boots finds drivers
+/// for the machine's hardware.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Info {
     /// The machine: its name, or the path of its .vmx
     #[arg(value_name = "VM", value_hint = ValueHint::FilePath)]
     machine: PathBuf,
+
+    /// Look at what is on its disks, too; it must be off
+    #[arg(long)]
+    guest: bool,
 
     /// Let the machine and its images name files below DIR (repeatable)
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -70,6 +81,7 @@ impl Info {
             _ => None,
         };
         let disks: Vec<Option<DiskView>> = machine.drives.iter().map(look).collect();
+        let guest = self.guest.then(|| GuestView::of(&vm)).transpose()?;
         let mut out = Out::new();
         if context.json {
             let mut value = vm_json(&vm, &machine, &state, &vmsd, &disks);
@@ -79,6 +91,9 @@ impl Info {
                 value["state_reason"] = json!(status.why);
                 value["run"] = status.to_json();
             }
+            if let Some(guest) = &guest {
+                value["guest"] = guest.json();
+            }
             out.json(&value)?;
         } else {
             let mut rows = vm_text(&vm, &machine, &state, &vmsd, &disks);
@@ -87,6 +102,7 @@ impl Info {
                 let at = at.unwrap_or(rows.len());
                 rows.splice(at..rows.len().min(at + 1), run_rows(status));
             }
+            rows.extend(guest.iter().flat_map(GuestView::rows));
             for (key, value) in rows {
                 out.line(format!("{:<16} {value}", format!("{key}:")).trim_end())?;
             }

@@ -4,6 +4,7 @@ mod clone;
 mod create;
 mod delete;
 pub mod export;
+mod guest_view;
 pub mod home;
 mod import;
 mod info;

@@ -19,6 +19,7 @@ mod guest;
 mod held;
 mod home;
 mod import;
+mod inside;
 mod inventory;
 mod list;
 mod overlay;
@@ -49,6 +50,7 @@ pub use import::{
     ImportReport, ImportRequest, ImportSource, ImportedDisk, ListedDisk, ListedSystem, Listing,
     PackageChoices, import, list_import,
 };
+pub use inside::{Guest, Inside, hardware_of};
 pub use inventory::{Entry, Inventory};
 pub use list::{Listed, list, register, unregister, vmx_in};
 pub use rename::{RenameReport, rename, rename_for_people};

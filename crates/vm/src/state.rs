@@ -85,7 +85,7 @@ impl Vm {
     }
 
     /// What the files say, whoever holds the folder.
-    fn state_apart_from_us(&self) -> State {
+    pub(crate) fn state_apart_from_us(&self) -> State {
         if let Some(by) = self.lock_of_others() {
             return State::Running { by };
         }

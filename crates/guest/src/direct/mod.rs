@@ -105,28 +105,16 @@ impl DirectBoot {
 
     /// Finds out which drivers are missing, and appends them.
     fn complete(&mut self, root: &Root, hardware: &[Hardware]) -> Result<()> {
-        let index = match Index::read(&root.tree, &self.version) {
-            Ok(index) => index,
-            Err(error) => {
-                let version = &self.version;
-                let message =
-                    format!("the modules of the kernel {version:?} are not known: {error}");
+        let (index, contents) = match known(root, &self.version, self.initrd.as_ref()) {
+            Ok(known) => known,
+            Err(message) => {
                 self.messages.push(message);
                 return Ok(());
             }
         };
-        let contents = match self.contents() {
-            Ok(contents) => contents,
-            Err(error) => {
-                let message = format!("the initrd cannot be read, and is used as it is: {error}");
-                self.messages.push(message);
-                return Ok(());
-            }
-        };
+        self.drivers = whereabouts(&index, contents.as_ref(), hardware);
         let mut missing = Vec::new();
-        for &one in hardware {
-            let place = find(&index, contents.as_ref(), one);
-            self.drivers.push((one, place));
+        for &(one, place) in &self.drivers {
             match place {
                 Whereabouts::Modules if one.is_for_root() => missing.push(one),
                 Whereabouts::Nowhere => {
@@ -161,15 +149,56 @@ impl DirectBoot {
         self.messages.extend(made.messages);
         Ok(())
     }
+}
 
-    /// Reads the initrd; none if there is none.
-    fn contents(&self) -> Result<Option<Contents>> {
-        let Some(initrd) = &self.initrd else {
-            return Ok(None);
-        };
-        let contents = Contents::read(&mut initrd.reader(), &Limits::default());
-        contents.map(Some)
-    }
+/// What is known of the drivers of a boot entry's kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntryDrivers {
+    /// The kernel's version; empty if it cannot be told.
+    pub version: String,
+    /// What made the initrd; none if there is none.
+    pub tool: Option<Tool>,
+    /// Where the kernel finds the driver of each hardware.
+    pub drivers: Vec<(Hardware, Whereabouts)>,
+}
+
+/// Says where the kernel of an entry finds drivers. Errors: [`ErrorKind::Unsupported`] for an entry
+/// that starts no Linux kernel, or whose initrd or modules cannot be read.
+pub fn drivers_of(root: &Root, entry: &Entry, hardware: &[Hardware]) -> Result<EntryDrivers> {
+    let version = version_of(&kernel_of(entry)?);
+    let initrd = Initrd::of(&entry.initrds);
+    let (index, contents) = known(root, &version, initrd.as_ref()).map_err(Error::unsupported)?;
+    Ok(EntryDrivers {
+        tool: contents.as_ref().map(Contents::tool),
+        drivers: whereabouts(&index, contents.as_ref(), hardware),
+        version,
+    })
+}
+
+fn whereabouts(
+    index: &Index,
+    contents: Option<&Contents>,
+    hardware: &[Hardware],
+) -> Vec<(Hardware, Whereabouts)> {
+    let found = hardware
+        .iter()
+        .map(|&one| (one, find(index, contents, one)));
+    found.collect()
+}
+
+/// Reads the index of a kernel's modules, and the initrd; else says why that cannot be done.
+fn known(
+    root: &Root,
+    version: &str,
+    initrd: Option<&Initrd>,
+) -> std::result::Result<(Index, Option<Contents>), String> {
+    let index = Index::read(&root.tree, version)
+        .map_err(|error| format!("the modules of the kernel {version:?} are not known: {error}"))?;
+    let contents = initrd.map(|initrd| Contents::read(&mut initrd.reader(), &Limits::default()));
+    let contents = contents
+        .transpose()
+        .map_err(|error| format!("the initrd cannot be read, and is used as it is: {error}"))?;
+    Ok((index, contents))
 }
 
 /// Why nothing goes into a unified kernel image.

@@ -63,6 +63,37 @@ pub fn installations(volumes: &Volumes) -> Vec<Installation> {
     all
 }
 
+/// Returns the installation that a kernel's command line names as its root (`root=`,
+/// `rootflags=subvol=`), else the first one that is no Windows.
+pub fn installation_of<'a>(
+    all: &'a [Installation],
+    volumes: &Volumes,
+    options: &str,
+) -> Option<&'a Installation> {
+    let value = |key: &str| {
+        let mut words = options.split_ascii_whitespace();
+        words.rfind(|word| word.starts_with(key))?.get(key.len()..)
+    };
+    let is_named = |one: &&Installation, with_subvolume: bool| {
+        let wanted = value("root=").unwrap_or_default();
+        let is_it = volumes
+            .find(wanted)
+            .iter()
+            .any(|found| found.name == one.volume);
+        let flags = value("rootflags=").unwrap_or_default().split(',');
+        let mut subvolumes = flags.filter_map(|flag| flag.strip_prefix("subvol="));
+        let is_subvolume = subvolumes
+            .next()
+            .is_some_and(|wanted| one.subvolume.as_deref() == Some(wanted.trim_matches('/')));
+        is_it && (is_subvolume || !with_subvolume)
+    };
+    let linux = || all.iter().filter(|one| !one.is_windows);
+    linux()
+        .find(|one| is_named(one, true))
+        .or_else(|| linux().find(|one| is_named(one, false)))
+        .or_else(|| linux().next())
+}
+
 /// Returns the subvolumes in a directory. One that cannot be read has none.
 fn subvolumes(top: &Found) -> Vec<(Option<String>, Found)> {
     let mut found = Vec::new();

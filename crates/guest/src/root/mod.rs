@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use hako_block::{Error, ErrorKind, Result};
 
-pub use find::{Installation, installations};
+pub use find::{Installation, installation_of, installations};
 
 use crate::fs::{FileSystem, NodeId};
 use crate::tree::{Found, Tree};
