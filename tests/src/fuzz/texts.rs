@@ -124,6 +124,7 @@ fn add_and_remove(mut vmsd: Vmsd) {
         created_us: Some(1),
         state_file: None,
         config: Some("new.vmx".to_owned()),
+        firmware: Vec::new(),
         disks: Vec::new(),
     };
     if vmsd.add(&snapshot).is_err() {
