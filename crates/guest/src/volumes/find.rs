@@ -31,15 +31,34 @@ impl Volumes {
 
     /// Returns whether a Linux guest calls the volume so, below `/dev`.
     fn is_device(&self, found: &FoundVolume, device: &str) -> bool {
-        let (of, number) = match &found.origin {
-            Origin::Disk(index) => return disk_of(device) == Some((*index, None)),
-            Origin::Partition { of, partition, .. } => (*of, partition.number),
-        };
-        match self.list().get(of).map(|disk| &disk.origin) {
-            Some(Origin::Disk(index)) => disk_of(device) == Some((*index, Some(number))),
-            _ => false,
+        match &found.origin {
+            Origin::Disk(index) => disk_of(device) == Some((*index, None)),
+            Origin::Array { .. } => found.name == device,
+            Origin::Logical { group, name, .. } => {
+                let mapped = device.strip_prefix("mapper/");
+                found.name == device || mapped == Some(&mapper_name(group, name))
+            }
+            Origin::Partition { of, partition, .. } => {
+                let number = partition.number;
+                match self
+                    .list()
+                    .get(*of)
+                    .map(|whole| (&whole.origin, &whole.name))
+                {
+                    Some((Origin::Disk(index), _)) => {
+                        disk_of(device) == Some((*index, Some(number)))
+                    }
+                    Some((_, name)) => device == format!("{name}p{number}"),
+                    None => false,
+                }
+            }
         }
     }
+}
+
+/// The name that device-mapper gives a logical volume: dashes of the names doubled.
+fn mapper_name(group: &str, name: &str) -> String {
+    format!("{}-{}", group.replace('-', "--"), name.replace('-', "--"))
 }
 
 impl FoundVolume {

@@ -1,7 +1,8 @@
 //! What is in a volume, by its magic numbers: a partition table, a file system, swap, or something
 //! that is only named.
 //!
-//! The order decides where a volume shows several: a GPT is checked by its sums; a FAT or NTFS boot
+//! The order decides where a volume shows several: a member of an array shows what the array holds; a
+//! GPT is checked by its sums; a FAT or NTFS boot
 //! sector is signed as an MBR is, and is none; behind an MBR with partitions lie remains of what the
 //! disk held before; only an ISO 9660 image is both (a hybrid one, for USB sticks).
 
@@ -10,7 +11,9 @@ use std::sync::Arc;
 use hako_block::Result;
 
 use crate::bytes::{array_at, le};
-use crate::fs::{Driver, FILE_SYSTEMS, FileSystem};
+use crate::fs::{self, Driver, FILE_SYSTEMS, FileSystem};
+use crate::lvm;
+use crate::md;
 use crate::partitions::{self, Table, TableKind};
 use crate::volume::{Volume, check_range};
 
@@ -26,8 +29,18 @@ pub struct Content {
     /// Its identity as blkid writes it; empty if it has none.
     pub uuid: String,
     pub(super) file_system: Option<Arc<dyn FileSystem>>,
-    pub(super) table: Option<Table>,
+    pub(super) inside: Inside,
     pub(super) remarks: Vec<String>,
+}
+
+/// What a volume is one part of, or has parts of.
+#[derive(Default)]
+pub(super) enum Inside {
+    #[default]
+    Nothing,
+    Table(Table),
+    PhysicalVolume(lvm::Label),
+    ArrayMember(md::Superblock),
 }
 
 /// What a volume is good for.
@@ -44,29 +57,45 @@ pub enum Role {
     Swap,
     /// It is encrypted.
     Encrypted,
-    /// It is a part of something that hako does not read.
+    /// It is a part of a volume group, an array, or something of the kind.
     Member,
 }
 
 /// Finds out what is in a volume.
 pub(super) fn identify(volume: &Arc<dyn Volume>) -> Result<Content> {
     let bytes = &**volume;
+    if let Some(superblock) = md::read(bytes)? {
+        return Ok(Content {
+            label: superblock.name().to_owned(),
+            uuid: superblock.array().to_owned(),
+            inside: Inside::ArrayMember(superblock),
+            ..Content::only_named(Role::Member, "linux_raid_member")
+        });
+    }
     let table = partitions::read(bytes)?;
     if table
         .as_ref()
         .is_some_and(|table| table.kind == TableKind::Gpt)
     {
-        return Ok(Content::of_table(table));
+        return Ok(table.map(Content::of_table).unwrap_or_default());
     }
     let driver = driver_of(bytes)?;
     if let Some(table) = table {
         return Ok(match driver {
             Some(driver) if is_boot_sector(driver.name) => Content::of_file_system(driver, volume),
             Some(driver) if driver.name == "iso9660" => Content {
-                table: Some(table),
+                inside: Inside::Table(table),
                 ..Content::of_file_system(driver, volume)
             },
-            _ => Content::of_table(Some(table)),
+            _ => Content::of_table(table),
+        });
+    }
+    if let Some(mut label) = lvm::read(bytes)? {
+        return Ok(Content {
+            uuid: label.uuid(),
+            remarks: std::mem::take(&mut label.remarks),
+            inside: Inside::PhysicalVolume(label),
+            ..Content::only_named(Role::Member, "LVM2_member")
         });
     }
     if let Some(driver) = driver {
@@ -93,15 +122,12 @@ fn is_boot_sector(name: &str) -> bool {
 }
 
 impl Content {
-    fn of_table(table: Option<Table>) -> Self {
+    fn of_table(table: Table) -> Self {
         Self {
             role: Role::Partitions,
-            kind: table.as_ref().map_or("", |table| table.kind.name()),
-            uuid: table
-                .as_ref()
-                .map(|table| table.uuid.clone())
-                .unwrap_or_default(),
-            table,
+            kind: table.kind.name(),
+            uuid: table.uuid.clone(),
+            inside: Inside::Table(table),
             ..Self::default()
         }
     }
@@ -112,18 +138,28 @@ impl Content {
             kind: driver.name,
             ..Self::default()
         };
-        match (driver.open)(Arc::clone(volume)) {
+        let mut remarks = Vec::new();
+        content.set_file_system(&(driver.open)(Arc::clone(volume)), &mut remarks);
+        content.remarks = remarks;
+        content
+    }
+
+    /// Takes on what a file system says of itself, or why it says nothing.
+    pub(super) fn set_file_system(&mut self, opened: &fs::Opened, remarks: &mut Vec<String>) {
+        match opened {
             Ok(fs) => {
                 let info = fs.info();
-                content.kind = info.kind;
-                content.label.clone_from(&info.label);
-                content.uuid.clone_from(&info.uuid);
-                content.remarks.clone_from(&info.remarks);
-                content.file_system = Some(fs);
+                self.kind = info.kind;
+                self.label.clone_from(&info.label);
+                self.uuid.clone_from(&info.uuid);
+                remarks.extend(info.remarks.iter().cloned());
+                self.file_system = Some(Arc::clone(fs));
             }
-            Err(error) => content.remarks.push(format!("cannot be read: {error}")),
+            Err(error) => {
+                self.file_system = None;
+                remarks.push(format!("cannot be read: {error}"));
+            }
         }
-        content
     }
 
     fn only_named(role: Role, kind: &'static str) -> Self {

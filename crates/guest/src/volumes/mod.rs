@@ -1,8 +1,10 @@
-//! What is on some disks: partitions, and the file systems and swap areas in them, however they are
-//! stacked.
+//! What is on some disks: partitions, arrays, logical volumes, and the file systems and swap areas in
+//! them, however they are stacked.
 //!
 //! Every volume has a short name that does not change while the disks do not: `disk` and `disk2` for
-//! whole disks, `p1` for a partition of the first one and `disk2p1` for one of the second.
+//! whole disks, `p1` for a partition of the first one and `disk2p1` for one of the second, `md0` or
+//! `md/data` for an array, `vg0/root` for a logical volume. Where two would have the same name, the
+//! second one is `NAME#2`.
 
 mod find;
 mod identify;
@@ -11,15 +13,19 @@ mod in_memory;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hako_block::Result;
 
 pub use identify::{Content, Role};
 
-use crate::fs::FileSystem;
-use crate::partitions::{Partition, TableKind};
+use crate::fs::{FileSystem, btrfs};
+use crate::lvm;
+use crate::md;
+use crate::partitions::{Partition, Table, TableKind};
 use crate::volume::{Slice, Volume};
+use identify::Inside;
 
 /// Most volumes that are looked at, and how deep they may be stacked: more than any machine has,
 /// few enough that a hostile disk is soon done with.
@@ -30,6 +36,9 @@ const DEEPEST: usize = 8;
 pub struct Volumes {
     found: Vec<FoundVolume>,
     remarks: Vec<String>,
+    /// Parts of arrays and volume groups that are not put together yet.
+    members: Vec<(md::Member, usize)>,
+    physical: Vec<(lvm::Found, usize)>,
 }
 
 /// A volume that was found.
@@ -63,6 +72,24 @@ pub enum Origin {
         /// What the table says of it.
         partition: Partition,
     },
+    /// An array of MD.
+    Array {
+        /// "raid1", "linear".
+        level: String,
+        /// Its identity, as blkid writes it.
+        uuid: String,
+    },
+    /// A logical volume of LVM2.
+    Logical {
+        /// The volume group's name.
+        group: String,
+        /// Its own.
+        name: String,
+        /// Its identity, as LVM writes it.
+        uuid: String,
+        /// "linear", "striped", "raid1", "thin": LVM's name of its segments.
+        kind: String,
+    },
 }
 
 impl FoundVolume {
@@ -70,7 +97,7 @@ impl FoundVolume {
     pub fn partition(&self) -> Option<&Partition> {
         match &self.origin {
             Origin::Partition { partition, .. } => Some(partition),
-            Origin::Disk(_) => None,
+            _ => None,
         }
     }
 
@@ -87,6 +114,8 @@ impl Volumes {
         let mut volumes = Self {
             found: Vec::new(),
             remarks: Vec::new(),
+            members: Vec::new(),
+            physical: Vec::new(),
         };
         for (index, disk) in disks.into_iter().enumerate() {
             let name = match index {
@@ -100,6 +129,15 @@ impl Volumes {
             let at = volumes.add(name, Origin::Disk(index), Ok(disk), 0);
             volumes.look_into(at);
         }
+        // Arrays before groups: the one is what the other is often made of.
+        for _ in 0..DEEPEST {
+            if !volumes.members.is_empty() {
+                volumes.add_arrays();
+            } else if !volumes.physical.is_empty() {
+                volumes.add_groups();
+            }
+        }
+        volumes.join_btrfs();
         Ok(volumes)
     }
 
@@ -121,7 +159,7 @@ impl Volumes {
                 .found
                 .get(*of)
                 .is_some_and(|disk| disk.file_system().is_some()),
-            Origin::Disk(_) => false,
+            _ => false,
         };
         self.found
             .iter()
@@ -165,23 +203,49 @@ impl Volumes {
         self.found.len() - 1
     }
 
-    /// Adds what is inside the volume at a place.
+    /// Adds what is inside the volume at a place, or remembers what it is a part of.
     fn look_into(&mut self, at: usize) {
         let Some(found) = self.found.get_mut(at) else {
             return;
         };
-        let Some(table) = found.content.table.take() else {
+        let inside = std::mem::take(&mut found.content.inside);
+        let (Some(volume), name) = (found.volume.clone(), found.name.clone()) else {
             return;
         };
-        found.remarks.extend(table.remarks.iter().cloned());
-        let (Some(volume), depth) = (found.volume.clone(), found.depth + 1) else {
-            return;
-        };
-        if depth > DEEPEST {
-            let remark = "its partitions are not listed: volumes are stacked too deep";
+        if found.depth >= DEEPEST {
+            let remark = "what is in it is not listed: volumes are stacked too deep";
             found.remarks.push(remark.to_owned());
             return;
         }
+        let depth = found.depth + 1;
+        match inside {
+            Inside::Nothing => {}
+            Inside::Table(table) => self.add_partitions(at, &volume, table),
+            Inside::ArrayMember(superblock) => {
+                let member = md::Member {
+                    superblock,
+                    volume,
+                    name,
+                };
+                self.members.push((member, depth));
+            }
+            Inside::PhysicalVolume(label) => {
+                let found = lvm::Found {
+                    label,
+                    volume,
+                    name,
+                };
+                self.physical.push((found, depth));
+            }
+        }
+    }
+
+    fn add_partitions(&mut self, at: usize, volume: &Arc<dyn Volume>, table: Table) {
+        let Some(found) = self.found.get_mut(at) else {
+            return;
+        };
+        found.remarks.extend(table.remarks);
+        let depth = found.depth + 1;
         let prefix = match found.origin {
             Origin::Disk(0) => String::new(),
             _ => found.name.clone(),
@@ -190,7 +254,7 @@ impl Volumes {
             if self.is_full() {
                 return;
             }
-            let part = Slice::new(Arc::clone(&volume), partition.start, partition.len)
+            let part = Slice::new(Arc::clone(volume), partition.start, partition.len)
                 .map(|slice| Arc::new(slice.with_sector_bytes(table.sector_bytes)) as _);
             let name = format!("{prefix}p{}", partition.number);
             let origin = Origin::Partition {
@@ -200,6 +264,92 @@ impl Volumes {
             };
             let inner = self.add(name, origin, part, depth);
             self.look_into(inner);
+        }
+    }
+
+    fn add_arrays(&mut self) {
+        let (members, depths): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.members).into_iter().unzip();
+        let depth = depths.into_iter().max().unwrap_or(0);
+        for array in md::assemble(&members) {
+            if self.is_full() {
+                return;
+            }
+            let origin = Origin::Array {
+                level: array.level,
+                uuid: array.uuid,
+            };
+            let at = self.add(array.name, origin, array.volume, depth);
+            if let Some(found) = self.found.get_mut(at) {
+                found.remarks.extend(array.remarks);
+            }
+            self.look_into(at);
+        }
+    }
+
+    fn add_groups(&mut self) {
+        let (physical, depths): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.physical).into_iter().unzip();
+        let depth = depths.into_iter().max().unwrap_or(0);
+        let (volumes, remarks) = lvm::assemble(&physical);
+        self.remarks.extend(remarks);
+        for logical in volumes {
+            if self.is_full() {
+                return;
+            }
+            let name = format!("{}/{}", logical.group, logical.name);
+            let origin = Origin::Logical {
+                group: logical.group,
+                name: logical.name,
+                uuid: logical.uuid,
+                kind: logical.kind,
+            };
+            let at = self.add(name, origin, logical.volume, depth);
+            if let Some(found) = self.found.get_mut(at) {
+                found.len_bytes = logical.len_bytes;
+            }
+            self.look_into(at);
+        }
+    }
+
+    /// Opens every btrfs of several devices with all of them: the first one has it then, and the
+    /// others are members.
+    fn join_btrfs(&mut self) {
+        let mut groups: BTreeMap<[u8; 16], Vec<usize>> = BTreeMap::new();
+        for (at, found) in self.found.iter().enumerate() {
+            let volume = found
+                .volume
+                .as_ref()
+                .filter(|_| found.content.kind == "btrfs");
+            if let Some(Ok(Some(member))) = volume.map(|volume| btrfs::member(&**volume))
+                && member.n_devices > 1
+            {
+                groups.entry(member.fsid).or_default().push(at);
+            }
+        }
+        for places in groups.values().filter(|places| places.len() > 1) {
+            let volumes = places
+                .iter()
+                .filter_map(|at| self.found.get(*at)?.volume.clone());
+            let opened = btrfs::open_devices(volumes.collect());
+            let mut first = None;
+            for at in places {
+                let Some(found) = self.found.get_mut(*at) else {
+                    continue;
+                };
+                match &first {
+                    None => {
+                        first = Some(found.name.clone());
+                        found.remarks.clear();
+                        found.content.set_file_system(&opened, &mut found.remarks);
+                    }
+                    Some(first) => {
+                        found.content.file_system = None;
+                        found.content.role = Role::Member;
+                        found.remarks = vec![format!("it is a part of the btrfs in {first}")];
+                    }
+                }
+            }
         }
     }
 

@@ -38,6 +38,8 @@ fn row(found: &FoundVolume) -> [String; 6] {
 fn kind(found: &FoundVolume) -> String {
     match &found.origin {
         Origin::Disk(_) => "disk".to_owned(),
+        Origin::Array { level, .. } => level.clone(),
+        Origin::Logical { kind, .. } => kind.clone(),
         Origin::Partition { partition, .. } => {
             let name = partition.kind.name().map(str::to_owned);
             let name = name.unwrap_or_else(|| format!("type {}", partition.kind));
@@ -62,6 +64,17 @@ fn object(found: &FoundVolume, list: &[FoundVolume]) -> Value {
     });
     match &found.origin {
         Origin::Disk(index) => value["disk"] = (*index).into(),
+        Origin::Array { level, uuid } => {
+            value["array"] = json!({"level": level, "uuid": uuid});
+        }
+        Origin::Logical {
+            group,
+            name,
+            uuid,
+            kind,
+        } => {
+            value["logical"] = json!({"group": group, "name": name, "uuid": uuid, "kind": kind});
+        }
         Origin::Partition {
             of,
             table,
