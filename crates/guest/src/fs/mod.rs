@@ -5,6 +5,7 @@ mod cache;
 mod date;
 mod ext;
 mod fat;
+mod iso9660;
 pub mod ntfs;
 mod xfs;
 
@@ -39,6 +40,7 @@ pub static FILE_SYSTEMS: &[Driver] = &[
     // Its magic number is so far behind the beginning that others made over it leave it alone;
     // mkfs.btrfs wipes theirs.
     btrfs::DRIVER,
+    iso9660::DRIVER,
 ];
 
 /// Opens the file system in `volume`; none if it holds none that is known.

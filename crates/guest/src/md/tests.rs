@@ -64,7 +64,7 @@ impl Spec {
 
     fn build_new(&self, bytes: &mut [u8], at: usize, data: usize) {
         for (stripe, place) in bytes[data..data + DATA_LEN].chunks_mut(4096).enumerate() {
-            place.fill(b'a' + self.role as u8 * 13 + stripe as u8 % 13);
+            place.fill(b'a' + (self.role % 2) as u8 * 13 + stripe as u8 % 13);
         }
         let mut sb = vec![0; 256 + 8];
         let mut put = |at: usize, bytes: &[u8]| sb[at..at + bytes.len()].copy_from_slice(bytes);
@@ -92,7 +92,7 @@ impl Spec {
     fn build_old(&self, bytes: &mut [u8]) {
         let at = LEN - 65536;
         for (stripe, place) in bytes[..at].chunks_mut(4096).enumerate() {
-            place.fill(b'a' + self.role as u8 * 13 + stripe as u8 % 13);
+            place.fill(b'a' + (self.role % 2) as u8 * 13 + stripe as u8 % 13);
         }
         let mut words = vec![0_u32; 1024];
         words[0] = 0xa92b_4efc;

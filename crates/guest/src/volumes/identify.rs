@@ -73,16 +73,13 @@ pub(super) fn identify(volume: &Arc<dyn Volume>) -> Result<Content> {
         });
     }
     let table = partitions::read(bytes)?;
-    if table
-        .as_ref()
-        .is_some_and(|table| table.kind == TableKind::Gpt)
-    {
-        return Ok(table.map(Content::of_table).unwrap_or_default());
-    }
     let driver = driver_of(bytes)?;
     if let Some(table) = table {
+        let is_mbr = table.kind == TableKind::Mbr;
         return Ok(match driver {
-            Some(driver) if is_boot_sector(driver.name) => Content::of_file_system(driver, volume),
+            Some(driver) if is_mbr && is_boot_sector(driver.name) => {
+                Content::of_file_system(driver, volume)
+            }
             Some(driver) if driver.name == "iso9660" => Content {
                 inside: Inside::Table(table),
                 ..Content::of_file_system(driver, volume)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hako_block::Uuid;
 
+use super::identify::Inside;
 use super::{Content, FoundVolume, Origin, Role, Volumes};
 use crate::fs::FileSystem;
 use crate::partitions::{Partition, PartitionKind, TableKind};
@@ -17,6 +18,8 @@ impl Volumes {
         Self {
             found: Vec::new(),
             remarks: Vec::new(),
+            members: Vec::new(),
+            physical: Vec::new(),
         }
     }
 
@@ -66,7 +69,7 @@ impl Volumes {
                 .unwrap_or_default(),
             uuid: info.map(|info| info.uuid).unwrap_or_default(),
             file_system: fs,
-            table: None,
+            inside: Inside::Nothing,
             remarks: Vec::new(),
         };
         self.found.push(FoundVolume {
