@@ -185,7 +185,8 @@ impl<'v> Files<'v> {
     }
 
     /// Returns the EFI system partitions, then the partitions for boot loaders' files (XBOOTLDR),
-    /// then the volume mounted at /boot: where the Boot Loader Specification looks.
+    /// then the volume mounted at /boot: where the Boot Loader Specification looks. Without an
+    /// installed system (its root may be encrypted) any other may be its /boot.
     pub fn boot_volumes(&self) -> Vec<&'v FoundVolume> {
         let list = || self.volumes.with_file_systems().into_iter();
         let is_esp = |found: &&FoundVolume| {
@@ -213,6 +214,9 @@ impl<'v> Files<'v> {
                 .into_iter()
                 .filter_map(mounted),
         );
+        if self.root.is_none() {
+            all.extend(list());
+        }
         let mut seen = std::collections::BTreeSet::new();
         all.retain(|found| seen.insert(&found.name));
         all

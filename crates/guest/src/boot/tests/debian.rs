@@ -278,6 +278,15 @@ fn a_stub_on_the_efi_partition_leads_to_the_configuration() {
 }
 
 #[test]
+fn a_boot_partition_whose_system_cannot_be_read_has_its_menu() {
+    let menu = menu_of(vec![(None, boot("0", "").build())]);
+    assert_eq!(
+        default(&menu).kernel.as_ref().unwrap().path,
+        "p1:/vmlinuz-6.1.0-9-amd64"
+    );
+}
+
+#[test]
 fn a_kernel_that_is_gone_is_told() {
     let config = config("0").replace("/vmlinuz-6.1.0-9", "/vmlinuz-6.2.0-9");
     let boot = boot("0", "").file("/grub/grub.cfg", config);
