@@ -2,6 +2,7 @@
 //! nor use much memory. `tests/fuzz` runs them under libFuzzer on nightly; `fuzz_replay` runs the
 //! kept seeds on stable.
 
+mod boots;
 mod file_systems;
 mod texts;
 
@@ -20,6 +21,7 @@ use hako_formats::vmsn::Vmsn;
 use hako_formats::{DiskFormat, OpenArgs, Repair, Settings, Task, format_named};
 use hako_nbd::{Export, Limits, Server, Socket};
 
+pub use boots::{grub, initrd, uki};
 pub use file_systems::{btrfs, ext, ntfs, xfs};
 pub use texts::{vmsd, vmx};
 
@@ -116,6 +118,18 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "xfs",
         body: xfs,
+    },
+    Target {
+        name: "initrd",
+        body: initrd,
+    },
+    Target {
+        name: "grub",
+        body: grub,
+    },
+    Target {
+        name: "uki",
+        body: uki,
     },
 ];
 
