@@ -55,6 +55,38 @@ impl Volumes {
         self
     }
 
+    /// Adds a logical volume `vg0/NAME` with that identity.
+    #[must_use]
+    pub fn logical(mut self, name: &str, uuid: &str, fs: Arc<dyn FileSystem>) -> Self {
+        let origin = Origin::Logical {
+            group: "vg0".into(),
+            name: name.into(),
+            uuid: uuid.into(),
+            kind: "linear".into(),
+        };
+        self.push(origin, "", Some(fs));
+        self.rename(format!("vg0/{name}"));
+        self
+    }
+
+    /// Adds an array `mdN` with that identity.
+    #[must_use]
+    pub fn array(mut self, number: u32, uuid: &str, fs: Arc<dyn FileSystem>) -> Self {
+        let origin = Origin::Array {
+            level: "raid1".into(),
+            uuid: uuid.into(),
+        };
+        self.push(origin, "", Some(fs));
+        self.rename(format!("md{number}"));
+        self
+    }
+
+    fn rename(&mut self, name: String) {
+        if let Some(last) = self.found.last_mut() {
+            last.name = name;
+        }
+    }
+
     fn push(&mut self, origin: Origin, name: &str, fs: Option<Arc<dyn FileSystem>>) {
         let info = fs.as_ref().map(|fs| fs.info().clone());
         let content = Content {

@@ -1,4 +1,5 @@
-//! What GRUB calls volumes: `hd0,gpt2`, `lvm/VG-LV`, `md/NAME`.
+//! What GRUB calls volumes: `hd0,gpt2`, `lvm/VG-LV`, `lvmid/VG-UUID/LV-UUID`, `md/NAME`,
+//! `mduuid/UUID`.
 
 use super::super::files::Files;
 use crate::volumes::{FoundVolume, Origin};
@@ -17,6 +18,24 @@ pub(super) fn volume<'v>(files: &Files<'v>, device: &str) -> Option<&'v FoundVol
         let by_name = files.volumes.find(&format!("/dev/md/{name}"));
         let by_number = files.volumes.find(&format!("/dev/md{name}"));
         return by_name.into_iter().chain(by_number).next();
+    }
+    if let Some((_, uuid)) = device
+        .strip_prefix("lvmid/")
+        .and_then(|ids| ids.split_once('/'))
+    {
+        let is_it = |found: &&FoundVolume| match &found.origin {
+            Origin::Logical { uuid: own, .. } => own == uuid,
+            _ => false,
+        };
+        return list.iter().find(is_it);
+    }
+    if let Some(uuid) = device.strip_prefix("mduuid/") {
+        let digits = |text: &str| text.replace([':', '-'], "").to_ascii_lowercase();
+        let is_it = |found: &&FoundVolume| match &found.origin {
+            Origin::Array { uuid: own, .. } => digits(own) == digits(uuid),
+            _ => false,
+        };
+        return list.iter().find(is_it);
     }
     if let Some(rest) = device.strip_prefix("hd") {
         let (disk, partition) = rest.split_once(',').unwrap_or((rest, ""));

@@ -115,3 +115,53 @@ fn entries_of_old_kernels_load_several_initrds() {
     assert_eq!(menu.entries[1].initrds[0].path, "p1:/i1");
     assert!(menu.entries[2].trouble.is_some());
 }
+
+#[test]
+fn logical_volumes_and_arrays_have_grubs_names() {
+    let menuentry = |device: &str| format!("menuentry '{device}' {{ linux ({device})/k }}\n");
+    let devices = [
+        "lvm/vg0-root",
+        "lvmid/aaaa-bbbb/cccc-dddd",
+        "md/0",
+        "mduuid/00112233445566778899aabbccddeeff",
+    ];
+    let gone = [
+        "lvm/vg0-x",
+        "lvmid/aaaa-bbbb/x",
+        "md/7",
+        "mduuid/00",
+        "lvmid/",
+        "hd",
+    ];
+    let config: String = devices.into_iter().chain(gone).map(menuentry).collect();
+    let root = system(
+        "ext4",
+        "r",
+        "/dev/md0 /data ext4\n/dev/vg0/home /home ext4\n",
+    )
+    .file("/boot/grub/grub.cfg", config)
+    .file("/k", "root's")
+    .dir("/data")
+    .dir("/home");
+    let volumes = Volumes::in_memory()
+        .disk(Vec::new())
+        .logical("root", "cccc-dddd", root.build())
+        .logical("home", "x-y", MemoryFs::new("ext4").file("/me", "").build())
+        .array(
+            0,
+            "00112233:44556677:8899aabb:ccddeeff",
+            MemoryFs::new("ext4").file("/k", "array's").build(),
+        );
+    let root = Root::mount(&volumes, &installations(&volumes)[0]).unwrap();
+    assert_eq!(root.remarks, [""; 0]);
+    assert!(root.tree.find(b"/data/k").is_ok() && root.tree.find(b"/home/me").is_ok());
+    let menu = Menu::read(&volumes, Some(&root));
+    let kernels: Vec<_> = menu
+        .entries
+        .iter()
+        .map(|entry| entry.kernel.as_ref().map(content))
+        .collect();
+    let expected = ["root's", "root's", "array's", "array's"].map(|text| Some(text.to_owned()));
+    assert_eq!(kernels[..4], expected);
+    assert!(kernels[4..].iter().all(Option::is_none));
+}
