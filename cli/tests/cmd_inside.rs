@@ -1,5 +1,7 @@
 //! `hako disk ls`, `cat` and `cp`: what is in a guest's disk.
 
+#![allow(clippy::unwrap_used)] // A test fails by a panic.
+
 mod common;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -199,4 +201,69 @@ fn an_image_whose_name_has_a_colon_is_an_image() {
     std::fs::rename(world.path("d.img"), world.path("d:p9.img")).unwrap();
     assert_eq!(world.done("ls d:p9.img /EFI"), "debian\n");
     assert_eq!(world.done("ls d:p9.img:p1 /EFI"), "debian\n");
+}
+
+/// A world with `e.img`: an ext4 with what FAT does not have.
+fn unix_world() -> World {
+    let world = World::new();
+    let tree = world.path("tree");
+    std::fs::create_dir_all(tree.join("dir/closed")).unwrap();
+    std::fs::write(tree.join("dir/file"), "content").unwrap();
+    std::fs::hard_link(tree.join("dir/file"), tree.join("dir/same")).unwrap();
+    std::fs::write(tree.join("dir/root-shell"), "#!").unwrap();
+    let set_mode = |name: &str, mode| {
+        std::fs::set_permissions(tree.join(name), PermissionsExt::from_mode(mode)).unwrap();
+    };
+    set_mode("dir/root-shell", 0o4755);
+    std::os::unix::fs::symlink("/etc", tree.join("dir/away")).unwrap();
+    std::os::unix::fs::symlink("file", tree.join("dir/link")).unwrap();
+    world.peer("mkfifo", &["tree/dir/pipe"]);
+    set_mode("dir/closed", 0o500);
+    world.raw("e.img", 8 << 20, &[]);
+    world.peer("mke2fs", &["-q", "-t", "ext4", "-d", "tree", "e.img"]);
+    let owned = ["-w", "-R", "set_inode_field dir/file uid 1234", "e.img"];
+    world.peer("debugfs", &owned);
+    world
+}
+
+#[test]
+fn cp_keeps_links_and_modes_and_tells_what_it_leaves_out() {
+    let world = unix_world();
+    let run = world.disk("cp -r e.img dir out");
+    assert_eq!(run.code, 3, "{}", run.stderr);
+    assert!(run.stderr.contains("pipe: not copied"), "{}", run.stderr);
+    assert_eq!(
+        world.names_in("out"),
+        ["away", "closed", "file", "link", "root-shell", "same"]
+    );
+    let host = |name: &str| world.path(name).symlink_metadata().unwrap();
+    assert_eq!(
+        std::fs::read_link(world.path("out/away")).unwrap().to_str(),
+        Some("/etc")
+    );
+    assert_eq!(host("out/closed").permissions().mode() & 0o7777, 0o500);
+    // A set-id bit without the owner would be that of whoever copies.
+    assert_eq!(host("out/root-shell").permissions().mode() & 0o7777, 0o755);
+    assert_eq!(host("out/file").ino(), host("out/same").ino());
+    assert_ne!(host("out/file").uid(), 1234);
+    let long = world.done("ls -l e.img dir");
+    assert!(
+        long.contains(" link -> file\n") && long.contains("-rwsr-xr-x"),
+        "{long}"
+    );
+    assert!(long.contains("prw"), "{long}");
+    assert_eq!(world.done("cat e.img dir/link"), "content");
+}
+
+#[test]
+fn cp_keeps_owners_when_told_to() {
+    let world = unix_world();
+    if world.path("e.img").metadata().unwrap().uid() != 0 {
+        return world.fails("cp --owner e.img dir/file out", 1, "mode and time");
+    }
+    world.done("cp --owner e.img dir/file out");
+    assert_eq!(world.path("out").metadata().unwrap().uid(), 1234);
+    world.done("cp --owner e.img dir/root-shell shell");
+    let mode = world.path("shell").metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o4755);
 }

@@ -107,6 +107,8 @@ impl Spec {
         words[128 + 32 + 3] = u32::from(self.role);
         words[128 + 32 + 4] = if self.role < 2 { 6 } else { 0 };
         words[992] = 1;
+        words[992 + 3] = words[128 + 32 + 3];
+        words[992 + 4] = words[128 + 32 + 4];
         let mut sb: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         let sum = sum(&sb);
         sb[152..156].copy_from_slice(&sum.to_le_bytes());
@@ -262,6 +264,69 @@ fn damage_anywhere_ends_in_arrays_that_can_be_asked() {
             if let Ok(volume) = array.volume {
                 let _ = volume.read_at(volume.len_bytes() / 2, &mut [0; 1]);
             }
+        }
+    }
+}
+
+/// What the tests build is what mdadm(8) takes for members.
+#[test]
+#[allow(clippy::print_stderr)]
+fn mdadm_reads_the_same_in_the_superblocks_of_these_tests() {
+    for (version, number) in [
+        (Old, "0.90.00"),
+        (AtEnd, "1.0"),
+        (AtBegin, "1.1"),
+        (Behind, "1.2"),
+    ] {
+        let own = spec(version, 1, 1);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), own.build()).unwrap();
+        let examine = std::process::Command::new("mdadm")
+            .arg("--examine")
+            .arg(file.path())
+            .output();
+        let Ok(examine) = examine else {
+            assert!(std::env::var_os("CI").is_none(), "mdadm is not installed");
+            eprintln!("skipped: mdadm is not installed: tests/run does that");
+            return;
+        };
+        let text = String::from_utf8_lossy(&examine.stdout).into_owned();
+        let value = |key: &str| {
+            let mut lines = text.lines().filter_map(|line| line.split_once(" : "));
+            let line = lines.find(|(known, _)| known.trim() == key);
+            line.map(|(_, value)| value.trim()).unwrap_or_default()
+        };
+        let superblock = read(&own.build()).unwrap().unwrap();
+        assert_eq!(
+            (value("Version"), value("Raid Level")),
+            (number, "raid1"),
+            "{text}"
+        );
+        assert!(value("Checksum").ends_with("- correct"), "{text}");
+        let uuid = superblock.array.replace('-', "");
+        let shown = [value("Array UUID"), value("UUID")]
+            .concat()
+            .replace(':', "");
+        assert!(shown.starts_with(&uuid), "{text}");
+        if matches!(version, Old) {
+            assert_eq!(value("Preferred Minor"), "3");
+            assert_eq!(value("Raid Devices"), "2");
+            assert!(
+                text.lines()
+                    .any(|line| line.starts_with("this") && line.ends_with("active sync"))
+            );
+        } else {
+            assert_eq!(value("Device Role"), "Active device 1", "{text}");
+            assert!(value("Name").starts_with("host:0"), "{text}");
+            let sectors = superblock.data_bytes / 512;
+            assert!(
+                value("Avail Dev Size").starts_with(&sectors.to_string()),
+                "{text}"
+            );
+            let at = superblock.data_at / 512;
+            let is_told = value("Data Offset") == format!("{at} sectors");
+            assert!(is_told || at == 0, "{text}");
+            assert_eq!(value("Events"), "10", "{text}");
         }
     }
 }
