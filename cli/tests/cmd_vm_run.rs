@@ -90,6 +90,8 @@ fn a_machine_is_paused_reset_and_waited_for() {
     );
     let late = ["wait", "web", "--for-line", "never", "--timeout", "0.3"];
     vms.fails(&late, 124, "time is up");
+    let silent = ["wait", "web", "--for-ip", "--timeout", "0.3"];
+    vms.fails(&silent, 124, "time is up");
     let stats = vms.json(&["stats", "web"]);
     assert!(stats["cpu_us"].as_u64().unwrap() > 0, "{stats}");
     assert!(stats["disks"][0]["reads"].as_u64().unwrap() > 0, "{stats}");

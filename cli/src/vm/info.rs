@@ -164,6 +164,8 @@ fn run_rows(status: &Status) -> Vec<(String, String)> {
     if let Some(console) = &status.console {
         rows.push(("console", console.display().to_string()));
     }
+    let addresses = status.addresses.iter();
+    rows.extend(addresses.map(|(node, address)| ("address", format!("{address} on {node}"))));
     rows.extend(facts.vnc.iter().map(|vnc| ("VNC", vnc.clone())));
     if status.discard_writes {
         rows.push(("writes", "discarded".to_owned()));

@@ -1,6 +1,7 @@
 //! `hako vm wait`: until a machine does something.
 
 use std::io::Read;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
@@ -22,6 +23,7 @@ Examples:
   hako vm start web && hako vm wait web --for-line 'login:' --timeout 300
   hako vm wait web --for-line 'tests (passed|failed)' --regex
   hako vm wait web --state paused --timeout 10
+  hako vm wait web --for-ip --timeout 300
 
 Exit status:
   0    it has come
@@ -33,7 +35,7 @@ Exit status:
 
 /// Wait until a machine is off, or until something else comes
 ///
-/// Prints the line of the console that it waited for, or the state.
+/// Prints the line of the console that it waited for, the address, or the state.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Wait {
@@ -45,7 +47,7 @@ pub struct Wait {
         long,
         value_name = "STATE",
         default_value = "stopped",
-        conflicts_with = "for_line"
+        conflicts_with_all = ["for_line", "for_ip"]
     )]
     state: Wanted,
 
@@ -60,6 +62,13 @@ pub struct Wait {
     /// The text of --for-line is a regular expression
     #[arg(long, requires = "for_line")]
     regex: bool,
+
+    /// Wait until a network card of the guest uses an address
+    ///
+    /// Its own frames tell: an address that it uses once it has one, by DHCP or by itself. IPv4 is
+    /// waited for. Behind a user network the address is not reached from the host.
+    #[arg(long, conflicts_with = "for_line")]
+    for_ip: bool,
 
     /// Give up after this time
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
@@ -110,6 +119,11 @@ impl Wait {
             Some(text) => wait_for_line(&found, text, &patience)?.map(|line| {
                 let json = json!({"line": line});
                 (line, json)
+            }),
+            None if self.for_ip => wait_for_address(&found, &patience)?.map(|(node, address)| {
+                let address = address.to_string();
+                let json = json!({"node": node, "address": address});
+                (address, json)
             }),
             None => {
                 let came = wait_for_state(&found, self.state, &patience)?;
@@ -194,6 +208,28 @@ fn wait_for_state(found: &Found, wanted: Wanted, patience: &Patience) -> Result<
         };
         std::thread::sleep(step);
     }
+}
+
+/// Waits for the first address of IPv4 that a card uses, and returns both; `None` if time is up.
+fn wait_for_address(found: &Found, patience: &Patience) -> Result<Option<(String, IpAddr)>> {
+    let (status, mut watch) = found.connect()?.watch()?;
+    let mut known = status.addresses.into_iter();
+    if let Some(known) = known.find(|(_, address)| address.is_ipv4()) {
+        return Ok(Some(known));
+    }
+    while let Some(step) = patience.step()? {
+        match watch.next(step)? {
+            Some(Event::Address { node, address }) if address.is_ipv4() => {
+                return Ok(Some((node, address)));
+            }
+            Some(Event::Off(_)) => {
+                let what = "the machine went off before it used an address";
+                return Err(Error::new(ErrorKind::NotFound, what).in_file(found.vm.path()));
+            }
+            _ => (),
+        }
+    }
+    Ok(None)
 }
 
 /// Waits for a line on the console, and returns it; `None` if time is up.

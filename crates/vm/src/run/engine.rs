@@ -2,6 +2,7 @@
 //! happens to it. Every engine is the same for the user.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -143,6 +144,13 @@ pub enum Event {
     Resumed,
     /// It was reset, by the guest or from outside.
     Reset,
+    /// A network card of the guest uses an address.
+    Address {
+        /// The card's name in the VMX ("ethernet0").
+        node: String,
+        /// The address.
+        address: IpAddr,
+    },
     /// Something that the user should know.
     Note(String),
     /// It is off, and its files are closed. Nothing follows.

@@ -5,6 +5,7 @@
 //! socket ([`protocol`]). How that process is started, which signals it gets and what it prints is
 //! the program's. Whatever kills it, its locks go with it; what it left is cleared by the next.
 
+mod addresses;
 mod client;
 mod console;
 mod console_log;

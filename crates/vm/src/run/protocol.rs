@@ -27,6 +27,7 @@
 //! {"v":1,"event":"paused","text":"no space left for scsi0:0"}
 //! {"v":1,"event":"resumed"}
 //! {"v":1,"event":"reset"}
+//! {"v":1,"event":"address","node":"ethernet0","address":"10.0.2.15"}
 //! {"v":1,"event":"note","text":"…"}
 //! {"v":1,"event":"off","how":"guest"}       or "quit", or "failed" with a "text"
 //! ```
@@ -166,6 +167,9 @@ pub(super) fn event_line(event: &Event) -> String {
         Event::Paused { why } => json!({"v": VERSION, "event": "paused", "text": why}),
         Event::Resumed => json!({"v": VERSION, "event": "resumed"}),
         Event::Reset => json!({"v": VERSION, "event": "reset"}),
+        Event::Address { node, address } => {
+            json!({"v": VERSION, "event": "address", "node": node, "address": address.to_string()})
+        }
         Event::Note(text) => json!({"v": VERSION, "event": "note", "text": text}),
         Event::Off(End::Guest) => json!({"v": VERSION, "event": "off", "how": "guest"}),
         Event::Off(End::Quit) => json!({"v": VERSION, "event": "off", "how": "quit"}),
@@ -184,6 +188,16 @@ pub(super) fn parse_event(line: &[u8]) -> Result<Option<Event>> {
         "paused" => Event::Paused { why: text() },
         "resumed" => Event::Resumed,
         "reset" => Event::Reset,
+        "address" => {
+            let word = |key: &str| value[key].as_str().unwrap_or_default();
+            match word("address").parse() {
+                Ok(address) => Event::Address {
+                    node: word("node").to_owned(),
+                    address,
+                },
+                Err(_) => return Ok(None),
+            }
+        }
         "note" => Event::Note(text().unwrap_or_default()),
         "off" => Event::Off(match value["how"].as_str() {
             Some("guest") => End::Guest,
@@ -224,6 +238,10 @@ mod tests {
             Event::Paused { why: None },
             Event::Resumed,
             Event::Reset,
+            Event::Address {
+                node: "ethernet0".to_owned(),
+                address: "2001:db8::1".parse().unwrap(),
+            },
             Event::Note("slow".to_owned()),
             Event::Off(End::Guest),
             Event::Off(End::Quit),

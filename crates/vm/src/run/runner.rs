@@ -168,6 +168,7 @@ impl Runner {
             facts: machine.facts().clone(),
             runner_pid: std::process::id(),
             console: has_console.then(|| folder.file("console.sock")),
+            addresses: Vec::new(),
             discard_writes: options.discard_writes,
             direct_boot: options.boot != Boot::Firmware,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -281,6 +282,10 @@ impl Running {
                 self.status.since_us = now;
             }
             Event::Reset => log("reset"),
+            Event::Address { node, address } => {
+                log(&format!("{node} uses {address}"));
+                self.status.addresses.push((node.clone(), *address));
+            }
             Event::Note(text) => log(text),
             Event::Off(_) => (),
         }

@@ -1,5 +1,6 @@
 //! What a runner says of its machine.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -43,6 +44,9 @@ pub struct Status {
     pub runner_pid: u32,
     /// The socket that its first serial port is at; none if it has none.
     pub console: Option<PathBuf>,
+    /// The addresses that its network cards were seen to use, by card, in the order in which they
+    /// were first used.
+    pub addresses: Vec<(String, IpAddr)>,
     /// Whether nothing that the guest writes reaches its disks.
     pub discard_writes: bool,
     /// Whether its kernel came out of its own disk.
@@ -65,6 +69,9 @@ impl Status {
             "runner_pid": self.runner_pid,
             "vnc": self.facts.vnc,
             "console": self.console.as_ref().map(|path| path.to_string_lossy()),
+            "addresses": self.addresses.iter().map(|(node, address)| {
+                json!({"node": node, "address": address.to_string()})
+            }).collect::<Vec<_>>(),
             "discard_writes": self.discard_writes,
             "direct_boot": self.direct_boot,
             "notes": self.facts.notes,
@@ -95,6 +102,14 @@ impl Status {
             },
             runner_pid: pid("runner_pid")?,
             console: text("console").map(PathBuf::from),
+            addresses: value["addresses"]
+                .as_array()?
+                .iter()
+                .map(|one| {
+                    let address = one["address"].as_str()?.parse().ok()?;
+                    Some((one["node"].as_str()?.to_owned(), address))
+                })
+                .collect::<Option<_>>()?,
             discard_writes: value["discard_writes"].as_bool()?,
             direct_boot: value["direct_boot"].as_bool()?,
             version: text("hako")?,
@@ -218,6 +233,7 @@ mod tests {
             },
             runner_pid: 4,
             console: Some("/run/console.sock".into()),
+            addresses: vec![("ethernet0".to_owned(), IpAddr::from([10, 0, 2, 15]))],
             discard_writes: true,
             direct_boot: false,
             version: "0.1.0".to_owned(),

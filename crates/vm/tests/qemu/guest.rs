@@ -25,6 +25,14 @@ echo "GUEST ready"
 while read -r word rest; do
     case $word in
     off) poweroff -f ;;
+    net)
+        for module in virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci \
+            failover net_failover virtio_net; do
+            insmod /modules/$module.ko
+        done
+        ip link set eth0 up; ip addr add $rest/24 dev eth0
+        ping -c 3 10.0.2.2 >/dev/null && echo "GUEST pinged"
+        ;;
     cmdline) echo "GUEST cmdline $(cat /proc/cmdline)" ;;
     write)
         printf 'written by the guest' | dd of=/dev/$rest bs=1 seek=12345 conv=notrunc,fsync 2>/dev/null
@@ -132,7 +140,7 @@ impl Guest {
 /// Packs the peer's initramfs with our init.
 fn pack(from: &Path, work: &Path, to: &Path) {
     let script = format!(
-        "set -e; mkdir {root}; cd {root}; cp -a {from}/bin {from}/lib {from}/lib64 .; \
+        "set -e; mkdir {root}; cd {root}; cp -a {from}/bin {from}/lib {from}/lib64 {from}/modules .; \
          mkdir dev proc sys; cp {init} init; chmod 755 init; \
          find . | bin/busybox cpio -o -H newc >{to} 2>/dev/null",
         root = work.join("root").display(),

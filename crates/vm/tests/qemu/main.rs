@@ -185,6 +185,28 @@ fn a_kernel_is_booted_out_of_the_guest_s_own_disk() {
 }
 
 #[test]
+fn the_address_that_a_guest_uses_is_told() {
+    let Some(guest) = Guest::new() else { return };
+    let vmx = "displayName = \"net\"\nmemsize = \"128\"\nguestOS = \"debian12-64\"\n\
+               ethernet0.present = \"TRUE\"\nethernet0.connectionType = \"nat\"\n\
+               hako.ethernet0.virtualDev = \"virtio-net\"\n";
+    let world = World::new("net", vmx);
+    guest.put(&world, "");
+    let mut run = world.start().unwrap();
+    run.wait_for("GUEST ready");
+    run.say("net 10.0.2.77");
+    let told = Event::Address {
+        node: "ethernet0".to_owned(),
+        address: "10.0.2.77".parse().unwrap(),
+    };
+    run.wait_for("GUEST pinged");
+    assert_eq!(run.event(), told);
+    // Nobody listens any more, and the card works on.
+    run.say("net 10.0.2.77");
+    run.wait_for("GUEST pinged");
+}
+
+#[test]
 fn a_machine_that_is_dropped_is_off() {
     let Some(_) = Guest::new() else { return };
     let vmx = "displayName = \"web\"\nmemsize = \"64\"\nscsi0.present = \"TRUE\"\n\

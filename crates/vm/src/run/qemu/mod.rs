@@ -11,6 +11,7 @@
 
 mod connections;
 mod direct;
+mod dump;
 mod firmware;
 mod host;
 mod machine;
@@ -35,6 +36,7 @@ use hako_formats::machine::{Firmware, Machine as Hardware, Node};
 use hako_formats::vmx::Encryption;
 use serde_json::json;
 
+use self::dump::Listener;
 use self::machine::{Running, Watch};
 use self::plan::{Backend, CommandLine, Flash, Kernel, Loaded, Sockets, Wanted};
 use self::process::Process;
@@ -168,6 +170,7 @@ impl Qemu {
             qmp: place.folder.socket("qmp.sock")?,
             console: place.folder.socket("serial.sock")?,
             vnc: place.folder.socket("vnc.sock")?,
+            frames: place.folder.path().to_owned(),
         };
         let mut line = plan::command_line(&Wanted {
             machine: &prepared.machine,
@@ -235,6 +238,10 @@ fn launch(
         listener.map_err(|error| Error::io("listen", error).in_file(path))
     };
     let (qmp, console) = (listen("qmp.sock")?, listen("serial.sock")?);
+    let cards = line.cards.iter();
+    let listeners = cards
+        .map(|(node, (mac, pipe))| Listener::new(node.clone(), mac.0, pipe))
+        .collect::<Result<Vec<_>>>()?;
     let log = place.folder.file("qemu.log");
     command.args(&line.args);
     let watch = Watch::new(events.clone());
@@ -267,13 +274,18 @@ fn launch(
             let arguments = json!({"protocol": "vnc", "password": password});
             qmp.execute("set_password", arguments)?;
         }
+        for listener in listeners {
+            listener.listen(events.clone())?;
+        }
         watch.begin();
         qmp.execute("cont", json!({}))?;
         Ok((qmp, stream))
     };
     let (qmp, console) = connect().map_err(given_up)?;
-    for name in ["qmp.sock", "serial.sock"] {
-        let _ = std::fs::remove_file(place.folder.file(name));
+    let sockets = ["qmp.sock", "serial.sock"].map(|name| place.folder.file(name));
+    let pipes = line.cards.into_values().map(|(_, pipe)| pipe);
+    for path in sockets.into_iter().chain(pipes) {
+        let _ = std::fs::remove_file(path);
     }
     Ok(Running {
         facts: Facts {

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use hako_block::{Error, Result};
 use hako_formats::dictionary::Dictionary;
-use hako_formats::machine::{Machine, Node};
+use hako_formats::machine::{Mac, Machine, Node};
 use serde_json::Value;
 
 pub(super) use drives::name_of;
@@ -161,6 +161,8 @@ pub(super) struct Sockets {
     pub console: PathBuf,
     /// QEMU, for the screen.
     pub vnc: PathBuf,
+    /// The folder of the pipes that the first frames of network cards go into.
+    pub frames: PathBuf,
 }
 
 /// A command line.
@@ -178,6 +180,9 @@ pub(super) struct CommandLine {
     pub vnc_password: Option<String>,
     /// The drives' nodes in the VMX by QEMU's names of the devices.
     pub drives: BTreeMap<String, Node>,
+    /// The network cards by their names in the VMX: their addresses, and the pipes that their first
+    /// frames go into.
+    pub cards: BTreeMap<String, (Mac, PathBuf)>,
 }
 
 impl CommandLine {

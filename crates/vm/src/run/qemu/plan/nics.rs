@@ -7,6 +7,7 @@ use hako_formats::dictionary::Dictionary;
 use hako_formats::machine::{Mac, Network, Nic};
 use serde_json::{Value, json};
 
+use super::super::dump;
 use super::boot::Order;
 use super::{Chipset, CommandLine, Wanted, slot};
 
@@ -42,6 +43,7 @@ pub(super) fn add(
             "netdev": format!("net{number}"), "bus": bus, "addr": address,
             "mac": mac(wanted, nic).to_string(),
         });
+        hear(line, wanted, nic);
         if let Some(place) = order.nics.get(&number) {
             device["bootindex"] = json!(place);
         }
@@ -52,6 +54,22 @@ pub(super) fn add(
         line.device(&device);
     }
     Ok(())
+}
+
+/// Lets the first frames of a card go into a pipe, for the address that the guest uses.
+fn hear(line: &mut CommandLine, wanted: &Wanted<'_>, nic: &Nic) {
+    let name = format!("ethernet{}", nic.number);
+    let pipe = dump::pipe_of(&wanted.sockets.frames, &name);
+    let Some(path) = pipe.to_str() else { return };
+    line.json(
+        "-object",
+        &json!({
+            "qom-type": "filter-dump", "id": format!("hear-{name}"),
+            "netdev": format!("net{}", nic.number),
+            "file": path, "maxlen": dump::FRAME_BYTES,
+        }),
+    );
+    line.cards.insert(name, (mac(wanted, nic), pipe));
 }
 
 /// Returns whether a card's network leads nowhere: what may have been apart on purpose must not get
