@@ -4,21 +4,15 @@ use std::fs::OpenOptions;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::Arc;
 
 use hako_block::{Error, Result};
 use hako_formats::machine::Machine;
-use hako_guest::boot::Menu;
-use hako_guest::direct::{DirectBoot, Request};
-use hako_guest::root::{Root, installations};
-use hako_guest::{Disk, Volume, Volumes};
+use hako_guest::direct::Request;
 
 use super::super::RunFolder;
 use super::plan::{Kernel, hardware};
 use crate::Vm;
 
-/// Bytes of a sector of a machine's disks.
-const SECTOR_BYTES: u32 = 512;
 /// Largest kernel that is taken, in bytes.
 const MAX_KERNEL_BYTES: u64 = 1 << 30;
 
@@ -45,7 +39,7 @@ pub(super) fn kernel(
         hardware: &hardware(machine, vm.vmx.dictionary()),
         serial_console: true,
     };
-    let plan = plan(vm, machine, &request).map_err(|error| error.in_file(vm.path()))?;
+    let plan = vm.plan_direct_boot(&request)?;
     let kernel = folder.file(KERNEL);
     copy(plan.kernel.blob.reader(), &kernel)?;
     let initrd = match &plan.initrd {
@@ -67,23 +61,6 @@ pub(super) fn kernel(
         },
         notes,
     ))
-}
-
-/// Looks into the disks of a machine, which its runner holds, for what the guest would boot.
-fn plan(vm: &Vm, machine: &Machine, request: &Request<'_>) -> Result<DirectBoot> {
-    let disks = machine.disks().map(|(_, disk)| {
-        let opened = vm.look_at(disk)?;
-        let disk: Arc<dyn Volume> = Arc::new(Disk::new(Arc::new(opened.chain), SECTOR_BYTES));
-        Ok(disk)
-    });
-    let volumes = Volumes::of(disks.collect::<Result<_>>()?)?;
-    let installations = installations(&volumes);
-    let mut roots = installations
-        .iter()
-        .filter_map(|one| Root::mount(&volumes, one).ok());
-    let root = roots.next();
-    let menu = Menu::read(&volumes, root.as_ref());
-    DirectBoot::plan(root.as_ref(), &menu, request)
 }
 
 /// Removes what QEMU has read.
