@@ -46,6 +46,7 @@ fn main() {
     }
     file_systems(&seeds);
     ext_and_xfs(&seeds);
+    volumes(&seeds);
     for (name, structured) in [("simple", false), ("structured", true)] {
         write(&seeds.join("nbd"), name, &nbd_client(structured));
     }
@@ -697,6 +698,75 @@ fn ext_and_xfs(seeds: &Path) {
         assert!(mkfs.status().unwrap().success());
         write(&seeds.join("xfs"), name, &packed(&image));
     }
+}
+
+/// A FAT and an ISO 9660 with Rock Ridge, and disks: partitions as sfdisk makes them, a physical volume
+/// of pvcreate's and vgcreate's, an array's member.
+fn volumes(seeds: &Path) {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |line: &str| {
+        let script = format!("set -e; cd {}; {line}", folder.path().display());
+        hako_tests::run_program("sh", &["-c", &script]).ok();
+    };
+    let keep = |target: &str, name: &str| {
+        let image = folder.path().join("image");
+        write(&seeds.join(target), name, &packed(image.to_str().unwrap()));
+    };
+    run(
+        "mkdir -p tree/folder; echo text > tree/folder/'a long name.txt'; ln -s a/../b tree/link; \
+         echo short > tree/short",
+    );
+    run(
+        "truncate -s 1M image; mkfs.vfat -n LABEL -i 1234abcd image; mcopy -s -i image tree/folder tree/short ::",
+    );
+    keep("vfat", "small");
+    run("truncate -s 40M image; mkfs.vfat -F 32 -i 1234abcd image; mcopy -i image tree/short ::");
+    keep("vfat", "fat32");
+    run("genisoimage -quiet -R -o image tree");
+    keep("iso9660", "rock");
+    run("rm tree/link; genisoimage -quiet -J -o image tree");
+    keep("iso9660", "joliet");
+    for (name, script) in [
+        ("gpt", "label: gpt\\nsize=100K, type=U\\nname=two"),
+        (
+            "mbr",
+            "label: dos\\nsize=100K\\ntype=5\\nsize=100K\\nsize=100K",
+        ),
+    ] {
+        run(&format!(
+            "rm -f image; truncate -s 8M image; printf '{script}\\n' | sfdisk -q image"
+        ));
+        keep("volumes", name);
+    }
+    run(
+        "rm -f image; truncate -s 8M image; device=$(losetup -f --show image); \
+         trap \"losetup -d $device\" EXIT; export LVM_SUPPRESS_FD_WARNINGS=1; \
+         lvm pvcreate -q -ff -y --driverloaded n $device; \
+         lvm vgcreate -q -s 64k --driverloaded n vg $device; \
+         lvm lvcreate -q -y -an -Zn -Wn -l 5 -n lv --driverloaded n vg",
+    );
+    keep("volumes", "lvm");
+    write(&seeds.join("volumes"), "md", &array_member());
+}
+
+/// A mirror's member of metadata 1.2; its checksum is set right by the target.
+fn array_member() -> Vec<u8> {
+    let mut member = vec![0; 1 << 20];
+    let mut put = |at: usize, bytes: &[u8]| {
+        member[4096 + at..4096 + at + bytes.len()].copy_from_slice(bytes);
+    };
+    put(0, &0xa92b_4efc_u32.to_le_bytes());
+    put(4, &[1]);
+    put(16, &[7; 16]);
+    put(32, b"host:data");
+    put(72, &[1]);
+    put(80, &[0, 4]);
+    put(92, &[2]);
+    put(128, &[64]);
+    put(136, &[0, 4]);
+    put(144, &[8]);
+    put(220, &[2]);
+    sectors_packed(&SparseBytes::from_bytes(&member))
 }
 
 fn packed(image: &str) -> Vec<u8> {

@@ -22,7 +22,7 @@ use hako_formats::{DiskFormat, OpenArgs, Repair, Settings, Task, format_named};
 use hako_nbd::{Export, Limits, Server, Socket};
 
 pub use boots::{grub, initrd, uki};
-pub use file_systems::{btrfs, ext, ntfs, xfs};
+pub use file_systems::{btrfs, ext, iso9660, ntfs, vfat, volumes, xfs};
 pub use texts::{vmsd, vmx};
 
 /// A target: its name (and its folder of seeds), and what it does with an input.
@@ -118,6 +118,18 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "xfs",
         body: xfs,
+    },
+    Target {
+        name: "vfat",
+        body: vfat,
+    },
+    Target {
+        name: "iso9660",
+        body: iso9660,
+    },
+    Target {
+        name: "volumes",
+        body: volumes,
     },
     Target {
         name: "initrd",

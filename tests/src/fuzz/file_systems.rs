@@ -1,9 +1,9 @@
-//! The fuzz targets of guests' file systems.
+//! The fuzz targets of guests' file systems, and of what they lie in.
 
 use std::sync::Arc;
 
-use hako_guest::Volume;
 use hako_guest::fs::{FILE_SYSTEMS, Opened, btrfs as btrfs_driver, ntfs as ntfs_driver};
+use hako_guest::{Volume, Volumes};
 
 use super::{crc32c, unpacked};
 use crate::guest::ask_everything;
@@ -41,6 +41,104 @@ pub fn ext(bytes: &[u8]) {
 /// What claims to be an XFS, packed by [`super::sectors_packed`].
 pub fn xfs(bytes: &[u8]) {
     ask_driver("xfs", bytes);
+}
+
+/// What claims to be a FAT, packed by [`super::sectors_packed`].
+pub fn vfat(bytes: &[u8]) {
+    ask_driver("vfat", bytes);
+}
+
+/// What claims to be an ISO 9660, packed by [`super::sectors_packed`].
+pub fn iso9660(bytes: &[u8]) {
+    ask_driver("iso9660", bytes);
+}
+
+/// A disk with partitions, a volume group or an array, packed by [`super::sectors_packed`]. The
+/// checksums of GPT, LVM2 and MD are made right.
+pub fn volumes(bytes: &[u8]) {
+    let mut image = unpacked(bytes).to_vec();
+    image.resize(image.len().max(8192), 0);
+    seal_gpt(&mut image);
+    seal_lvm(&mut image);
+    seal_md(&mut image);
+    let Ok(volumes) = Volumes::of(vec![Arc::new(image)]) else {
+        return;
+    };
+    for found in volumes.list() {
+        assert!(volumes.find(&found.name).len() == 1, "{}", found.name);
+        if let Some(volume) = &found.volume {
+            for at in [0, volume.len_bytes() / 2] {
+                let _ = volume.read_at(at, &mut [0; 1]);
+            }
+        }
+    }
+}
+
+fn number(image: &[u8], at: usize, len: usize) -> usize {
+    let bytes = image[at..at + len].iter().rev();
+    bytes.fold(0, |number, byte| number << 8 | usize::from(*byte))
+}
+
+/// The CRC of GPT and LVM2, begun at `crc` and not inverted.
+fn crc32(mut crc: u32, bytes: &[u8]) -> u32 {
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
+        }
+    }
+    crc
+}
+
+fn seal_gpt(image: &mut [u8]) {
+    if !image[512..].starts_with(b"EFI PART") {
+        return;
+    }
+    let (at, len) = (
+        number(image, 584, 8).saturating_mul(512),
+        128 * number(image, 592, 2),
+    );
+    if let Some(entries) = image.get(at..at.saturating_add(len)) {
+        let sum = !crc32(!0, entries);
+        image[600..604].copy_from_slice(&sum.to_le_bytes());
+    }
+    image[528..532].fill(0);
+    let sum = !crc32(!0, &image[512..604]);
+    image[528..532].copy_from_slice(&sum.to_le_bytes());
+}
+
+fn seal_lvm(image: &mut [u8]) {
+    const BEGIN: u32 = 0xf597_a6cf;
+    const AREA: usize = 4096;
+    if !image[512..].starts_with(b"LABELONE") {
+        return;
+    }
+    let sum = crc32(BEGIN, &image[532..1024]);
+    image[528..532].copy_from_slice(&sum.to_le_bytes());
+    let at = number(image, AREA + 40, 7).saturating_add(AREA);
+    let len = number(image, AREA + 48, 7);
+    if let Some(text) = image.get(at..at.saturating_add(len)) {
+        let sum = crc32(BEGIN, text);
+        image[AREA + 56..AREA + 60].copy_from_slice(&sum.to_le_bytes());
+    }
+    let sum = crc32(BEGIN, &image[AREA + 4..AREA + 512]);
+    image[AREA..AREA + 4].copy_from_slice(&sum.to_le_bytes());
+}
+
+fn seal_md(image: &mut [u8]) {
+    const AT: usize = 4096;
+    let n_roles = number(image, AT + 220, 2);
+    let end = AT + 256 + 2 * n_roles;
+    if number(image, AT, 4) != 0xa92b_4efc || end > image.len() {
+        return;
+    }
+    image[AT + 216..AT + 220].fill(0);
+    let words = image[AT..end]
+        .chunks(4)
+        .map(|word| number(word, 0, word.len()) as u64);
+    let sum: u64 = words.sum();
+    let sum = (sum as u32).wrapping_add((sum >> 32) as u32);
+    image[AT + 216..AT + 220].copy_from_slice(&sum.to_le_bytes());
 }
 
 fn ask_driver(name: &str, bytes: &[u8]) {
