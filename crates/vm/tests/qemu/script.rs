@@ -151,7 +151,7 @@ impl Bench {
             script,
             files: &[("a file", b"what is in it")],
             passphrase: None,
-            limit: Duration::from_secs(600),
+            limit: Duration::from_secs(1800),
         };
         change(&mut request);
         let access = match request.discard_writes {

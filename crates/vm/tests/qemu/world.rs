@@ -19,8 +19,8 @@ use hako_vm::run::{
 };
 
 const DISK_BYTES: u64 = 8 << 20;
-/// How long a guest may take for anything.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a guest may take for anything: it takes seconds, but machines can be busy.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 pub fn machine_of(vmx: &str) -> Machine {
     Vmx::parse(vmx.as_bytes()).unwrap().machine()
