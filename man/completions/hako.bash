@@ -2150,7 +2150,7 @@ _hako() {
             return 0
             ;;
         hako__subcmd__vm__subcmd__wait)
-            opts="-q -v -h --state --for-line --regex --timeout --json --quiet --verbose --progress --help"
+            opts="-q -v -h --state --for-line --regex --for-ip --timeout --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

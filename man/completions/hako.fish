@@ -844,6 +844,7 @@ plain\t'A line on standard error now and then'
 json\t'One JSON object per line on standard error'
 none\t'Nothing'"
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from wait" -l regex -d 'The text of --for-line is a regular expression'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from wait" -l for-ip -d 'Wait until a network card of the guest uses an address'
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from wait" -l json -d 'Print results as JSON'
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from wait" -s q -l quiet -d 'Say nothing but results and errors'
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from wait" -s v -l verbose -d 'Say more'
