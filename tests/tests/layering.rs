@@ -61,7 +61,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     // The fuzz targets call the decoders; everything else here runs the binary.
-    ("hako-tests", &["hako-block", "hako-formats", "hako-nbd"]),
+    (
+        "hako-tests",
+        &["hako-block", "hako-formats", "hako-guest", "hako-nbd"],
+    ),
 ];
 
 /// Outside crates that only these packages may use.
