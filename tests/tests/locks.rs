@@ -181,7 +181,7 @@ fn every_verb_that_changes_an_image_is_refused_while_qemu_has_it() {
             ("serve", vec![&base], vec!["--writable", "--port", "0"]),
         ];
         if extension != "qcow2" {
-            verbs.push(("set", vec![&base], vec!["--uuid", uuid]));
+            verbs.push(("set", vec![&base], vec!["--uuid", uuid, "--force"]));
         }
         for (verb, paths, options) in verbs {
             disk_verb(verb, &paths, &options).expect_code(5);
