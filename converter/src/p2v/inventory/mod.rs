@@ -1,0 +1,3 @@
+//! What a server is made of and runs: the facts that everything else of P2V stands on.
+
+pub mod model;

@@ -1,0 +1,3 @@
+//! Turning a server into a virtual machine, one module per step.
+
+pub mod inventory;
