@@ -70,6 +70,18 @@ impl Directory {
         sectors.map(|sector| sector.load(Ordering::Acquire))
     }
 
+    /// Returns the lowest and the highest sector of a grain table; `None` if there is no table.
+    pub fn span(&self) -> Option<(u32, u32)> {
+        // Wrapping makes "none" the highest number: a pass without branches, for directories of
+        // a large disk have 65,536 entries, and every layer's are looked at when it is opened.
+        let (lowest, highest) = self
+            .sectors()
+            .fold((u32::MAX, 0), |(lowest, highest), sector| {
+                (lowest.min(sector.wrapping_sub(1)), highest.max(sector))
+            });
+        (highest != 0).then_some((lowest.wrapping_add(1), highest))
+    }
+
     /// Returns the sectors that the directory takes.
     pub fn area(&self) -> Range<u64> {
         let start = self.offset / SECTOR_BYTES;
@@ -214,10 +226,25 @@ impl Directories {
             .filter_map(move |table| self.check_entry(directory, table, file_len).err())
     }
 
+    /// Returns whether all tables lie behind the header, the descriptor and the directory and
+    /// before the end of the file, as whoever makes an extent places them: then
+    /// [`Self::bad_entries`] has nothing to find.
+    fn is_surely_good(&self, directory: &Directory, file_len: u64) -> bool {
+        let Some((lowest, highest)) = directory.span() else {
+            return true;
+        };
+        let own = std::iter::once(directory.area());
+        let mut areas = self.reserved.iter().cloned().chain(own);
+        let end = u64::from(highest) + TABLE_SECTORS;
+        end * SECTOR_BYTES <= file_len && areas.all(|area| area.end <= u64::from(lowest))
+    }
+
     /// Returns what is wrong: the copy that is lost, and the first bad entry of each other.
     pub fn damage(&self, file_len: u64) -> Vec<String> {
         let lost = self.lost.iter().map(|(_, error)| error.finding());
-        let bad = self.copies.iter().filter_map(|directory| {
+        let suspects = self.copies.iter();
+        let suspects = suspects.filter(|directory| !self.is_surely_good(directory, file_len));
+        let bad = suspects.filter_map(|directory| {
             let first = self.bad_entries(directory, file_len).next()?;
             Some(first.finding())
         });
@@ -230,7 +257,7 @@ impl Directories {
             return None;
         }
         let tables = |copy: &Directory| {
-            let first = copy.sectors().filter(|sector| *sector != 0).min();
+            let first = copy.span().map(|(lowest, _)| lowest);
             first.map_or(u64::MAX, u64::from).min(copy.area().start)
         };
         self.copies.iter().map(tables).min()
