@@ -10,6 +10,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use hako_block::{Error, ErrorKind, ImageInfo, Result};
+use hako_formats::fits;
 use hako_formats::machine::Node;
 use hako_formats::vmsd::Snapshot;
 use hako_formats::vmx::Encryption;
@@ -122,7 +123,31 @@ impl Graph {
             }
         }
         search.other_machines(home)?;
+        search.graph.cut_rings();
         Ok(search.graph)
+    }
+
+    /// Takes the parent of an overlay for lost where that stands on the overlay and does not fit it.
+    /// A ring of which all seem to fit is left: which of them is wrong cannot be told.
+    fn cut_rings(&mut self) {
+        let in_ring = |index: &usize| {
+            let parent = self.images[*index].parent();
+            parent.is_some_and(|parent| self.chain_of(parent).any(|below| below == *index))
+        };
+        let misfits = |index: &usize| {
+            let image = &self.images[*index];
+            let parent = image.parent().map(|parent| &self.images[parent].info);
+            let link = image.info.parent.as_ref();
+            !link
+                .zip(parent)
+                .is_some_and(|(link, parent)| fits(link, parent))
+        };
+        let all = 0..self.images.len();
+        let wrong: Vec<usize> = all.filter(in_ring).filter(misfits).collect();
+        for index in wrong {
+            let error = Error::corrupt("parent", "the overlay stands on itself: a ring");
+            self.images[index].below = Below::Lost(error);
+        }
     }
 
     /// Returns the tree to plan for, with the entries of these uids gone.

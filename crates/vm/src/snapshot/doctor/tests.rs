@@ -284,6 +284,65 @@ fn a_parent_that_stored_nothing_then_and_now_has_not_changed() {
     }
 }
 
+/// Gives a VMDK another name for its parent, of the same length.
+fn set_parent_name(world: &World, name: &str, old: &str, new: &str) {
+    let mut bytes = std::fs::read(world.at(name)).unwrap();
+    let old = format!("parentFileNameHint=\"{old}\"");
+    let new = format!("parentFileNameHint=\"{new}\"");
+    let found = bytes
+        .windows(old.len())
+        .position(|window| window == old.as_bytes());
+    bytes[found.unwrap()..][..old.len()].copy_from_slice(new.as_bytes());
+    std::fs::write(world.at(name), bytes).unwrap();
+}
+
+#[test]
+fn an_overlay_that_names_itself_gets_the_parent_that_it_was_made_on() {
+    let world = sound();
+    let shown = world.shown("web-000002.vmdk");
+    set_parent_name(
+        &world,
+        "web-000002.vmdk",
+        "web-000001.vmdk",
+        "web-000002.vmdk",
+    );
+    let found = trouble(Trouble::ParentMissing, "web-000002.vmdk", true);
+    assert!(troubles(&world).contains(&found), "{:?}", troubles(&world));
+    cured(&world);
+    assert_eq!(world.shown("web-000002.vmdk"), shown);
+}
+
+#[test]
+fn of_a_ring_of_overlays_the_link_that_does_not_fit_is_told() {
+    let world = World::new();
+    world.image("web.vmdk", None);
+    world.image("web-000001.vmdk", Some("web.vmdk"));
+    world.image("web-000002.vmdk", Some("web-000001.vmdk"));
+    world.write("web-000002.vmdk", &[1], 1);
+    world.image("web-000003.vmdk", Some("web-000002.vmdk"));
+    world.write("web-000003.vmdk", &[2], 1);
+    world.vmx(&["web-000003.vmdk"]);
+    world.vmsd(
+        3,
+        &[
+            (1, 0, "web.vmdk"),
+            (2, 1, "web-000001.vmdk"),
+            (3, 2, "web-000002.vmdk"),
+        ],
+    );
+    let shown = world.shown("web-000003.vmdk");
+    set_parent_name(
+        &world,
+        "web-000002.vmdk",
+        "web-000001.vmdk",
+        "web-000003.vmdk",
+    );
+    let found = trouble(Trouble::ParentMissing, "web-000002.vmdk", true);
+    assert!(troubles(&world).contains(&found), "{:?}", troubles(&world));
+    cured(&world);
+    assert_eq!(world.shown("web-000003.vmdk"), shown);
+}
+
 #[test]
 fn a_parent_that_was_moved_is_found_by_its_content() {
     let world = sound();
