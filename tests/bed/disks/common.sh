@@ -15,15 +15,26 @@ make_volumes() {
 
 uuid_of() { blkid -o value -s UUID "$1"; }
 
-# Unpacks Debian at /mnt, but for some files; with the kernel's file systems for programs that follow.
+# Unpacks Debian at /mnt, but for some files, and sets it up; with the kernel's file systems for programs
+# that follow.
 unpack() {
     tar -x -C /mnt -f tree.tar "$@"
+    cp -r guest/etc /mnt/
+    install -m 755 guest/init /mnt/usr/local/sbin/init
+    cp guest/set-up /mnt/
     local name
     for name in dev proc sys; do mount --bind /$name /mnt/$name; done
     mount -t tmpfs tmpfs /mnt/run
+    inside sh -e /set-up
+    rm /mnt/set-up
 }
 
 inside() { chroot /mnt env PATH=/usr/sbin:/usr/bin:/sbin:/bin DM_DISABLE_UDEV=1 "$@"; }
+
+# Writes a line of fstab: `mount_later WHAT WHERE TYPE OPTIONS PASS`. A busy machine may take its time.
+mount_later() {
+    echo "$1 $2 $3 $4,x-systemd.device-timeout=0 0 $5" >>/mnt/etc/fstab
+}
 
 finish() {
     umount -R /mnt
