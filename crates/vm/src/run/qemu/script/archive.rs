@@ -10,11 +10,21 @@ use super::GuestScript;
 const MAX_BYTES: usize = 256 << 20;
 
 /// What the hook runs, in whatever shell and with whatever tools the initrd has: klibc's know few
-/// options. `@NONCE@` tells our lines from those of the script.
+/// options, and dracut's have no chroot: what is missing is taken from the root. `@NONCE@` tells our
+/// lines from those of the script.
 const RUNNER: &str = r#"#!/bin/sh
 root=$1
 exec </dev/null >/dev/ttyS1 2>&1
 echo "HAKO-@NONCE@ begin"
+tool() {
+    for there in "" "$root/usr/sbin/" "$root/usr/bin/" "$root/sbin/" "$root/bin/"; do
+        if command -v "$there$1" >/dev/null 2>&1; then
+            echo "$there$1"
+            return
+        fi
+    done
+    echo "hako-has-no-$1"
+}
 status=125
 if mount -o remount,rw "$root" || mount -o remount,rw none "$root"; then
     for name in dev proc sys run; do
@@ -22,12 +32,12 @@ if mount -o remount,rw "$root" || mount -o remount,rw none "$root"; then
     done
     mkdir -p "$root/run/hako"
     mount -o bind /hako "$root/run/hako"
-    chroot "$root" /bin/sh /run/hako/begin
+    $(tool chroot) "$root" /bin/sh /run/hako/begin
     status=$?
 else
     echo "hako: the root cannot be written to"
 fi
-sync
+$(tool sync)
 list=
 while read -r device where rest; do
     case $where in "$root"/*) list="$where $list" ;; esac
@@ -35,11 +45,11 @@ done </proc/mounts
 for where in $list; do umount "$where"; done
 state=dirty
 if mount -o remount,ro "$root" || mount -o remount,ro none "$root"; then state=clean; fi
-sync
+$(tool sync)
 echo
 echo "HAKO-@NONCE@ end $status $state"
 exec >/dev/null 2>&1
-sync
+$(tool sync)
 echo o >/proc/sysrq-trigger
 sleep 600
 "#;
