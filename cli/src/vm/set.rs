@@ -24,6 +24,20 @@ Examples:
   hako vm set web --remove-disk scsi0:1 --delete-file
   hako vm set web --cdrom rescue.iso --boot-order cdrom,hdd
   hako vm set web tools.syncTime=TRUE --unset guestinfo.token
+  hako vm set web hako.ethernet0.forward=tcp:2222-:22,udp:127.0.0.1:5353-:53
+
+Keys of our own:
+  hako.NODE.format             format of the image at NODE (scsi0:1) that is no VMDK
+  hako.scsiN.virtualDev        SCSI controller N when QEMU runs it, instead of the like of
+                               scsiN.virtualDev: virtio-scsi, virtio-blk, pvscsi, lsisas1068, ahci
+  hako.ethernetN.virtualDev    network card N when QEMU runs it: virtio-net
+  hako.ethernetN.forward       ports of the host that lead into a NAT network, several between
+                               commas: tcp|udp:[ADDRESS:]PORT-[ADDRESS]:PORT, the host's first, its
+                               address 127.0.0.1 if not said
+  hako.kernel, hako.initrd, hako.cmdline    files and command line that a machine starts with
+                               instead of its firmware
+  hako.nvram                   file with the UEFI variables that QEMU keeps; NAME.hako-efivars.fd
+                               if not said
 
 Exit status:
   0    done
