@@ -8,6 +8,7 @@ pub mod corpus;
 pub mod disk;
 pub mod fuzz;
 pub mod guest;
+pub mod guests;
 pub mod machines;
 pub mod nbd;
 pub mod peers;
@@ -125,9 +126,15 @@ impl Run {
 
 /// Runs a program to its end.
 pub fn run_program<A: AsRef<OsStr>>(program: impl AsRef<Path>, args: &[A]) -> Run {
-    let program = program.as_ref();
-    let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null());
+    run_command(
+        Command::new(program.as_ref())
+            .args(args)
+            .stdin(Stdio::null()),
+    )
+}
+
+/// Runs a command to its end.
+pub fn run_command(command: &mut Command) -> Run {
     let line = format!("{command:?}");
     let output = command
         .output()
