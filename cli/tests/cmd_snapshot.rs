@@ -550,7 +550,7 @@ fn a_snapshot_keeps_the_firmwares_settings() {
     // They go with the snapshot wherever that goes.
     vms.done(&["clone", "web", "copy", "--snapshot", "old"]);
     assert_eq!(vms.text("copy/copy.nvram"), "a");
-    assert_eq!(vms.text("copy/copy.fd"), "b");
+    assert_eq!(vms.text("copy/copy.hako-efivars.fd"), "b");
     vms.done(&["rename", "web", "mail"]);
     vms.snapshot(&["revert", "mail", "old"]);
     assert_eq!(vms.text("mail/mail.nvram"), "a");
@@ -578,6 +578,43 @@ fn a_snapshot_keeps_the_firmwares_settings() {
     let run = vms.run_snapshot(&["create", "mail", "more"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(run.stderr.contains("does not keep"), "{}", run.stderr);
+}
+
+#[test]
+fn uefi_variables_go_wherever_the_machine_goes() {
+    let vms = Vms::new();
+    vms.done(&["create", "web", "--disk", "8M", "--firmware", "efi"]);
+    vms.snapshot(&["create", "web", "new"]);
+    // As an engine leaves them: no key names them.
+    let variables = "web/web.hako-efivars.fd";
+    std::fs::write(vms.path(variables), "a").unwrap();
+    vms.snapshot(&["create", "web", "old"]);
+    std::fs::write(vms.path(variables), "b").unwrap();
+    let clone = |words: &[&str]| {
+        let run = vms.run(&[&["clone", "web"], words].concat());
+        assert_eq!(run.code, 0, "{words:?}: {}", run.stderr);
+    };
+    clone(&["now"]);
+    assert_eq!(vms.text("now/now.hako-efivars.fd"), "b");
+    clone(&["linked", "--linked"]);
+    assert_eq!(vms.text("linked/linked.hako-efivars.fd"), "b");
+    clone(&["then", "--snapshot", "old"]);
+    assert_eq!(vms.text("then/then.hako-efivars.fd"), "a");
+    clone(&["first", "--snapshot", "new"]);
+    assert_eq!(vms.names("first"), ["first.vmdk", "first.vmx"]);
+    vms.snapshot(&["revert", "web", "old", "--yes"]);
+    assert_eq!(vms.text(variables), "a");
+    vms.done(&["delete", "linked", "--yes"]);
+    assert!(!vms.path("linked").exists());
+    // A clone's text names them: renamed once more, they are found.
+    for (old, new) in [("web", "mail"), ("then", "thus")] {
+        vms.done(&["rename", old, new]);
+        assert_eq!(vms.text(&format!("{new}/{new}.hako-efivars.fd")), "a");
+        let vmx = vms.text(&format!("{new}/{new}.vmx"));
+        assert!(!vmx.contains(&format!("{old}.hako-efivars")), "{vmx}");
+        vms.done(&["delete", new, "--yes"]);
+        assert!(!vms.path(new).exists());
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use hako_formats::{
 };
 
 use crate::Vm;
-use crate::run::VARIABLES_SUFFIX;
+use crate::settings::{VARIABLES_KEY, VARIABLES_SUFFIX};
 use crate::vm::read_text;
 
 /// Extensions of what products put beside a .vmx, under its name or a longer one.
@@ -72,7 +72,7 @@ impl Vm {
             self.vmx.nvram(),
             self.vmx.extended_config(),
             self.vmx.suspended(),
-            self.vmx.dictionary().value("hako.nvram"),
+            self.vmx.dictionary().value(VARIABLES_KEY),
         ];
         names.extend(texts.into_iter().flatten());
         if let Some(bytes) = read_text(&self.vmsd_path())? {

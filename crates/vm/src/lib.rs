@@ -29,6 +29,7 @@ mod room;
 pub mod run;
 mod seed;
 mod set;
+mod settings;
 mod snapshot;
 mod state;
 mod time;

@@ -10,6 +10,7 @@ use hako_formats::{OpenOptions, OpenedChain};
 
 use super::incoming::{Content, Incoming, NewDisk, NewFile, Text, UsedBy};
 use crate::copy::Shape;
+use crate::settings::{VARIABLES_KEY, settings_file};
 use crate::snapshot::{find, state};
 use crate::{Held, State, Vm};
 
@@ -124,9 +125,13 @@ pub(crate) fn incoming_of(vm: &Vm, extent: Extent<'_>, open: &OpenOptions) -> Re
         .map(|boot| ("hako.kernel", boot.kernel.clone()));
     let initrd = boot.and_then(|boot| Some(("hako.initrd", boot.initrd?)));
     for key in FIRMWARE_KEYS {
-        let named = vmx.dictionary().value(key).filter(|file| !file.is_empty());
-        let Some(file) = named else { continue };
+        let Some(file) = settings_file(&vmx, &vm.stem(), key) else {
+            continue;
+        };
         let copy = kept.and_then(|snapshot| snapshot.firmware.iter().find(|kept| kept.key == key));
+        if kept.is_some() && copy.is_none() && key == VARIABLES_KEY {
+            continue; // There were none yet.
+        }
         let from = copy.map_or(&file, |kept| &kept.file);
         let n_before = incoming.files.len();
         take(vm, from, UsedBy::Key(key.to_owned()), open, &mut incoming)?;

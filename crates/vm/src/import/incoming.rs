@@ -11,6 +11,7 @@ use super::package::Check;
 use crate::Held;
 use crate::copy::Shape;
 use crate::room::compressed_bytes;
+use crate::settings::VARIABLES_KEY;
 
 /// A machine that is to be written into a new folder.
 pub(crate) struct Incoming {
@@ -106,7 +107,12 @@ impl UsedBy {
     /// Returns whether products name it like the machine, and make it where it is missing when the
     /// machine is first started.
     pub(crate) fn is_made_by_products(&self) -> bool {
-        matches!(self, UsedBy::Key(key) if key == "hako.nvram" || !key.starts_with("hako."))
+        matches!(self, UsedBy::Key(key) if key == VARIABLES_KEY || !key.starts_with("hako."))
+    }
+
+    /// Returns whether it is this key.
+    pub(crate) fn is_key(&self, wanted: &str) -> bool {
+        matches!(self, UsedBy::Key(key) if key == wanted)
     }
 }
 

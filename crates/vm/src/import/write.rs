@@ -18,6 +18,7 @@ use super::package::{Check, wrong_size};
 use super::unpack::unpack;
 use super::{ImportedDisk, envelope};
 use crate::copy::{Manner, copy_image};
+use crate::settings::{VARIABLES_KEY, VARIABLES_SUFFIX};
 
 /// What was written beside the text.
 pub(crate) struct Written {
@@ -157,6 +158,9 @@ impl<'a> Names<'a> {
             .extension()
             .and_then(|text| text.to_str());
         let base = match extension.filter(|_| file.used_by.is_made_by_products()) {
+            Some(_) if file.used_by.is_key(VARIABLES_KEY) => {
+                format!("{}{VARIABLES_SUFFIX}", self.stem)
+            }
             Some(extension) => format!("{}.{extension}", self.stem),
             None => file.name.trim_start_matches('.').to_owned(),
         };

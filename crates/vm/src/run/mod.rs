@@ -26,7 +26,6 @@ pub use engine::{
     NicStats, Start, StartOptions,
 };
 pub use folder::{RunFolder, RunHome};
-pub(crate) use qemu::VARIABLES_SUFFIX;
 pub use qemu::{GuestScript, Qemu, ScriptSite, Verdict};
 pub use runner::{RunRequest, Runner, Running, Stopper};
 pub use status::{RunState, Stats, Status};

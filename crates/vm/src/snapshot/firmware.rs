@@ -1,10 +1,10 @@
 //! The settings of a machine's firmware: its NVRAM, and the variables of OVMF. VMware's products
 //! keep the NVRAM in a snapshot's state; ours have a copy beside their configuration.
 
-use std::path::{Component, Path};
+use std::path::Path;
 
 use hako_block::gate::replace_file;
-use hako_block::{Access, Error, ErrorKind, Result};
+use hako_block::{Access, ErrorKind, Result};
 use hako_formats::vmsd::{FIRMWARE_KEYS, FirmwareFile, Snapshot};
 
 use super::removal::own_file;
@@ -27,7 +27,9 @@ impl Kept {
     pub(super) fn of(vm: &Vm, uid: u32) -> (Vec<Self>, Vec<String>) {
         let (mut kept, mut warnings) = (Vec::new(), Vec::new());
         for key in FIRMWARE_KEYS {
-            let Some(name) = named(vm, key) else { continue };
+            let Some(name) = vm.settings_file(key) else {
+                continue;
+            };
             match read(vm, &name) {
                 Ok(bytes) => kept.push(Self {
                     file: FirmwareFile {
@@ -72,10 +74,12 @@ pub(super) fn is_copy(path: &Path, stem: &str) -> bool {
 pub(super) fn to_restore(vm: &Vm, snapshot: &Snapshot) -> (Vec<FirmwareFile>, Vec<String>) {
     let (mut files, mut warnings) = (Vec::new(), Vec::new());
     for kept in &snapshot.firmware {
-        if named(vm, kept.key).is_none() {
+        if vm.settings_file(kept.key).is_none() {
             continue;
         }
-        let found = target(vm, kept.key).and_then(|_| read(vm, &kept.file));
+        let found = vm
+            .settings_target(kept.key)
+            .and_then(|_| read(vm, &kept.file));
         match found {
             Ok(_) => files.push(kept.clone()),
             Err(error) => warnings.push(format!(
@@ -90,7 +94,7 @@ pub(super) fn to_restore(vm: &Vm, snapshot: &Snapshot) -> (Vec<FirmwareFile>, Ve
 /// they are now.
 pub(super) fn lost(vm: &Vm, snapshots: &[Snapshot], snapshot: &Snapshot) -> Vec<String> {
     let is_lost = |kept: &FirmwareFile| {
-        let name = named(vm, kept.key)?;
+        let name = vm.settings_file(kept.key)?;
         let now = read(vm, &name).ok()?;
         let copies = snapshots.iter().flat_map(|one| &one.firmware);
         let mut copies = copies.filter(|copy| copy.key == kept.key);
@@ -105,40 +109,11 @@ pub(super) fn lost(vm: &Vm, snapshots: &[Snapshot], snapshot: &Snapshot) -> Vec<
 /// them as they are.
 pub(super) fn restore(vm: &Vm, kept: &FirmwareFile) -> Result<()> {
     let copy = own_file(vm, &kept.file).filter(|path| is_copy(path, &vm.stem()));
-    if copy.is_none() || named(vm, kept.key).is_none() {
+    if copy.is_none() || vm.settings_file(kept.key).is_none() {
         return Ok(());
     }
     let bytes = read(vm, &kept.file)?;
-    replace_file(&vm.folder().join(target(vm, kept.key)?), &bytes)
-}
-
-/// Returns what a key of the machine's text names.
-fn named(vm: &Vm, key: &str) -> Option<String> {
-    let value = vm.vmx.dictionary().value(key);
-    value.filter(|name| !name.is_empty())
-}
-
-/// Returns the name of the machine's own file for these settings, which may not be there yet.
-/// Errors: the text names something that is no such file.
-fn target(vm: &Vm, key: &str) -> Result<String> {
-    let name = named(vm, key).unwrap_or_default();
-    let mut parts = Path::new(&name).components();
-    let is_plain = matches!(
-        (parts.next(), parts.next()),
-        (Some(Component::Normal(_)), None)
-    );
-    let path = vm.folder().join(&name);
-    let is_other = || {
-        let texts = [vm.path(), &vm.vmsd_path()].contains(&path.as_path());
-        Ok::<_, Error>(texts || vm.files_in_use()?.contains(&path))
-    };
-    match is_plain && !is_other()? {
-        true => Ok(name),
-        false => {
-            let what = format!("{key} names {name:?}, which is no file for them");
-            Err(Error::invalid(what).in_file(vm.path()))
-        }
-    }
+    replace_file(&vm.folder().join(vm.settings_target(kept.key)?), &bytes)
 }
 
 fn read(vm: &Vm, name: &str) -> Result<Vec<u8>> {

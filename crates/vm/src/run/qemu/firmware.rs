@@ -1,8 +1,8 @@
 //! UEFI firmware: found by the descriptions that distributions put beside it (QEMU's
 //! `docs/interop/firmware.json`), and each machine's own variables.
 //!
-//! The variables are a file beside the .vmx, `STEM.hako-efivars.fd`: VMware's .nvram is another
-//! format, and stays as it is.
+//! The variables are a file beside the .vmx, `STEM.hako-efivars.fd` unless `hako.nvram` names
+//! another: VMware's .nvram is another format, and stays as it is.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

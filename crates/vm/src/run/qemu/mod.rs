@@ -44,6 +44,7 @@ use self::qmp::Qmp;
 use self::served::{Served, Serving};
 use super::{Boot, Engine, Events, Facts, Launcher, Machine, RunFolder, Start};
 use crate::Vm;
+use crate::settings::VARIABLES_KEY;
 
 pub use self::script::{GuestScript, ScriptSite, Verdict};
 
@@ -51,9 +52,6 @@ pub use self::script::{GuestScript, ScriptSite, Verdict};
 const START_PATIENCE: Duration = Duration::from_secs(60);
 /// The oldest QEMU that is driven.
 const OLDEST: (u64, u64) = (7, 2);
-
-/// What follows the machine's name in the file of its UEFI variables.
-pub(crate) const VARIABLES_SUFFIX: &str = ".hako-efivars.fd";
 
 /// The QEMU engine.
 #[derive(Debug, Clone)]
@@ -212,7 +210,7 @@ impl Qemu {
             return Ok(None);
         }
         let found = firmware::find(&self.firmware_folders, machine.secure_boot)?;
-        let own = format!("{}{VARIABLES_SUFFIX}", start.vm.stem());
+        let own = start.vm.settings_target(VARIABLES_KEY)?;
         let own = start.vm.folder().join(own);
         let flash = match start.options.discard_writes {
             true => found.with_copy(&own, &start.folder.file("efivars.fd")),
