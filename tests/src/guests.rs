@@ -131,8 +131,14 @@ impl Site {
         self.log()
     }
 
+    /// Waits until `web` uses an address. Returns what is said of it.
     #[track_caller]
-    fn wait(&self, what: &[&str]) {
+    pub fn wait_for_ip(&self) -> String {
+        self.wait(&["--for-ip"])
+    }
+
+    #[track_caller]
+    fn wait(&self, what: &[&str]) -> String {
         let words = ["vm", "wait", "web", "--timeout", PATIENCE];
         let run = self.hako(&[&words[..], what].concat());
         let (code, stderr) = (run.code, &run.stderr);
@@ -142,6 +148,7 @@ impl Site {
             "waiting for {what:?}: {stderr}\n{}",
             self.log()
         );
+        run.stdout
     }
 
     /// Returns all that `web` has shown on the console in this run, or the last.

@@ -22,6 +22,8 @@ fn debian_comes_up_through_its_grub_on_vmware_hardware_and_its_console_is_typed_
     site.create(&disk, &["--nic", "nat,model=vmxnet3"]);
     site.start(&[]);
     site.wait_for_line("guest login:");
+    // The guest says nothing with it yet.
+    assert_eq!(site.wait_for_ip().trim(), "10.0.2.15");
     let mut console = Console::of(&site);
     console.type_line("");
     console.expect("login:");

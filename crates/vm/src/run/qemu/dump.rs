@@ -9,11 +9,8 @@ use std::path::{Path, PathBuf};
 use hako_block::{Error, Result};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
-use super::super::addresses::address_in;
+use super::super::addresses::{FRAME_BYTES, address_in};
 use super::super::{Event, Events};
-
-/// Bytes of a frame that are asked for: those of ARP, and IP's header.
-pub(super) const FRAME_BYTES: u32 = 96;
 
 /// The head of a pcap file and that of each frame in it, with its stored length third.
 const FILE_HEAD: usize = 24;
@@ -87,7 +84,7 @@ impl Listener {
         self.pipe.read_exact(&mut head)?;
         let len = head.get(8..).and_then(|rest| rest.first_chunk()).copied();
         let len = u32::from_ne_bytes(len.unwrap_or_default());
-        if len > FRAME_BYTES {
+        if len as usize > FRAME_BYTES {
             return Err(std::io::ErrorKind::InvalidData.into());
         }
         let mut frame = vec![0; len as usize];

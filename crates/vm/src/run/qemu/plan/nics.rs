@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::super::dump;
 use super::boot::Order;
 use super::{Chipset, CommandLine, Wanted, slot};
+use crate::run::addresses::FRAME_BYTES;
 
 /// The slot of a first card that VMware has given none, and how far the next is: what VMware
 /// itself chooses, so that Linux calls them ens192, ens224.
@@ -66,7 +67,7 @@ fn hear(line: &mut CommandLine, wanted: &Wanted<'_>, nic: &Nic) {
         &json!({
             "qom-type": "filter-dump", "id": format!("hear-{name}"),
             "netdev": format!("net{}", nic.number),
-            "file": path, "maxlen": dump::FRAME_BYTES,
+            "file": path, "maxlen": FRAME_BYTES,
         }),
     );
     line.cards.insert(name, (mac(wanted, nic), pipe));

@@ -132,7 +132,7 @@ fn a_linux_from_vmware_keeps_its_hardware() {
 -device {"driver":"scsi-hd","bus":"scsi0.0","channel":0,"scsi-id":12,"lun":0,"vendor":"VMware","product":"Virtual disk","id":"drive-scsi0-12","drive":"scsi0-12","bootindex":2,"werror":"stop","rerror":"report"}
 -netdev {"type":"user","id":"net0"}
 -device {"driver":"pcie-root-port","id":"port-ethernet0","bus":"pcie.0","addr":"10.0","chassis":1,"slot":160}
--object {"qom-type":"filter-dump","id":"hear-ethernet0","netdev":"net0","file":"/run/frames/ethernet0.pcap","maxlen":96}
+-object {"qom-type":"filter-dump","id":"hear-ethernet0","netdev":"net0","file":"/run/frames/ethernet0.pcap","maxlen":512}
 -device {"driver":"vmxnet3","id":"ethernet0","netdev":"net0","bus":"port-ethernet0","addr":"0.0","mac":"00:0c:29:36:ef:31","bootindex":4}
 -chardev socket,id=serial0,path=/run/console,server=off
 -device {"driver":"isa-serial","chardev":"serial0","index":0}
