@@ -1,6 +1,7 @@
 //! Scripts in a guest's own root.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,6 +12,8 @@ use hako_block::{Access, BlockImage, Cancel, ErrorKind, Result};
 use hako_formats::vmx::Vmx;
 use hako_formats::{OpenOptions, open_chain};
 use hako_guest::boot::Menu;
+use hako_guest::direct::{DirectBoot, Request};
+use hako_guest::drivers::Hardware;
 use hako_guest::root::{Root, installations};
 use hako_guest::{Disk, Volume, Volumes};
 use hako_vm::run::{GuestScript, Launcher, Qemu, RunFolder, RunHome, ScriptSite, Verdict};
@@ -36,6 +39,53 @@ mount -o ro /dev/nvme0n1 /root || reboot -f
 [ -d /scripts/init-bottom ] && . /scripts/init-bottom/ORDER
 echo 'nothing was called'
 poweroff -f
+"#;
+
+/// An initrd's init that has cryptsetup ask for what opens the root.
+const INIT_OF_LUKS: &str = r#"#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin:/sbin rootmnt=/root DM_DISABLE_UDEV=1
+mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
+mkdir -p /run/cryptsetup
+while read -r module; do insmod "$module"; done </modules/order
+until [ -e /dev/nvme0n1 ]; do sleep 0.1; done
+/sbin/cryptsetup open /dev/nvme0n1 root </dev/console >/dev/console 2>&1 || poweroff -f
+mount -t ext4 -o ro /dev/mapper/root /root || poweroff -f
+. /scripts/init-bottom/ORDER
+"#;
+
+/// Makes an encrypted root in the test bed's outer machine, with that machine's tools and modules, and
+/// an initrd that opens it.
+const MAKE_LUKS: &str = r#"set -euo pipefail
+disk=$(readlink /dev/disk0)
+printf open | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 "$disk" -
+printf open | cryptsetup open "$disk" root -
+mkfs.ext4 -q /dev/mapper/root
+mount /dev/mapper/root /mnt
+mkdir -p /mnt/{bin,dev,proc,sys,run,etc} initrd/{bin,sbin,lib64,modules,scripts,conf,dev,proc,sys,root}
+for tree in /mnt initrd; do cp /bin/busybox $tree/bin/; done
+for name in sh mount sync cat; do ln -s busybox /mnt/bin/$name; done
+echo here >/mnt/etc/name
+umount /mnt
+cryptsetup close root
+cd initrd
+cp /sbin/cryptsetup sbin/
+for file in $(/lib64/ld-linux-x86-64.so.2 --list /sbin/cryptsetup | grep -o '/[^ ]*'); do
+    mkdir -p ".${file%/*}"
+    cp -L "$file" ".$file"
+done
+modprobe -a --show-depends nvme ext4 dm_crypt aes_generic xts sha256_generic algif_skcipher |
+    sed -n 's/^insmod \([^ ]*\).*/\1/p' >order
+while read -r module; do
+    [ ! -e "modules/${module##*/}" ] || continue
+    cp "$module" modules/
+    echo "/modules/${module##*/}" >>modules/order
+done <order
+rm order
+cp ../init init
+chmod 755 init
+touch scripts/functions conf/initramfs.conf
+find . | ./bin/busybox cpio -o -H newc >../initrd.cpio
 "#;
 
 /// Disks and a kernel to run scripts with.
@@ -91,7 +141,37 @@ impl Bench {
         })
     }
 
-    /// What a disk of the test bed boots by default.
+    /// The same on LUKS, opened by cryptsetup.
+    fn luks() -> Option<Self> {
+        let outer = peers().join("bed/outer");
+        if !outer.join("made-of").exists() {
+            assert!(std::env::var_os("CI").is_none(), "CI has no test bed");
+            eprintln!("skipped: the test bed is not built: tests/run does that");
+            return None;
+        }
+        let mut bench = Self::small()?;
+        let work = bench.folder.path().join("luks");
+        std::fs::create_dir(&work).unwrap();
+        std::fs::write(work.join("init"), INIT_OF_LUKS).unwrap();
+        std::fs::write(work.join("run"), MAKE_LUKS).unwrap();
+        bench.disk = bench.folder.path().join("luks.raw");
+        File::create(&bench.disk)
+            .unwrap()
+            .set_len(64 << 20)
+            .unwrap();
+        let made = Command::new(peers().join("../tests/bed/run"))
+            .arg("--disk")
+            .args([&bench.disk, &work])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&made.stdout);
+        assert!(made.status.success(), "{said}");
+        bench.kernel = std::fs::read(outer.join("vmlinuz")).unwrap();
+        bench.initrd = std::fs::read(work.join("initrd.cpio")).unwrap();
+        Some(bench)
+    }
+
+    /// What a disk of the test bed boots by default, with the drivers that its initrd lacks for pvscsi.
     fn of_bed(name: &str) -> Option<Self> {
         let disk = peers().join(format!("bed/{name}/disk.raw"));
         if !disk.exists() {
@@ -104,20 +184,22 @@ impl Bench {
         let installation = installations(&volumes).into_iter().next().unwrap();
         let root = Root::mount(&volumes, &installation).unwrap();
         let menu = Menu::read(&volumes, Some(&root));
-        let entry = menu.default_entry().unwrap();
-        let bytes = |image: &hako_guest::boot::Image| {
-            let mut bytes = Vec::new();
-            image.blob.reader().read_to_end(&mut bytes).unwrap();
-            bytes
+        let request = Request {
+            hardware: &[Hardware::Pvscsi, Hardware::SdMod],
+            ..Request::default()
         };
+        let plan = DirectBoot::plan(Some(&root), &menu, &request).unwrap();
+        let mut kernel = Vec::new();
+        let mut image = plan.kernel.blob.reader();
+        image.read_to_end(&mut kernel).unwrap();
         let vmx = "displayName = \"x\"\nmemsize = \"512\"\nscsi0.present = \"TRUE\"\n\
                    scsi0.virtualDev = \"pvscsi\"\nguestOS = \"debian12-64\"\n";
         Some(Self {
             folder: tempfile::tempdir().unwrap(),
             vmx: Vmx::parse(vmx.as_bytes()).unwrap(),
-            kernel: bytes(entry.kernel.as_ref().unwrap()),
-            initrd: entry.initrds.iter().flat_map(bytes).collect(),
-            cmdline: entry.options.clone(),
+            kernel,
+            initrd: plan.initrd.unwrap().bytes(1 << 30).unwrap(),
+            cmdline: plan.options,
             disk,
             cancel: Cancel::default(),
         })
@@ -251,6 +333,32 @@ fn a_guest_that_never_gets_to_its_root_is_told_with_its_last_words() {
         bench.run("true", |_| {}).unwrap_err().kind(),
         ErrorKind::Cancelled
     );
+}
+
+#[test]
+fn a_root_on_luks_is_opened_with_the_passphrase_that_is_given() {
+    let Some(bench) = Bench::luks() else { return };
+    let with = |passphrase| {
+        bench.run("cat /etc/name; echo done >/etc/name; exit 7", |request| {
+            request.discard_writes = false;
+            request.passphrase = passphrase;
+        })
+    };
+    let error = with(None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    let error = with(Some("wrong")).unwrap_err();
+    assert!(error.to_string().contains("without a verdict"), "{error}");
+    for output in ["here\n", "done\n"] {
+        let verdict = with(Some("open")).unwrap();
+        let (status, is_clean) = (verdict.status, verdict.is_clean);
+        assert_eq!(
+            (verdict.output.as_str(), status, is_clean),
+            (output, 7, true)
+        );
+    }
+    // The disk itself tells nothing.
+    let bytes = std::fs::read(&bench.disk).unwrap();
+    assert!(bytes.starts_with(b"LUKS") && !bytes.windows(5).any(|found| found == b"done\n"));
 }
 
 /// Whole systems: minutes each.
