@@ -112,6 +112,12 @@ fn debian_comes_up_through_uefi() {
     site.create(&disk, &["--firmware", "efi"]);
     site.start(&[]);
     site.wait_for_line("guest login:");
+    // The firmware's variables are the machine's own.
+    let names = hako_tests::names(&site.path("home/vms/web"));
+    assert!(
+        names.contains(&"web.hako-efivars.fd".to_owned()),
+        "{names:?}"
+    );
 }
 
 #[test]
