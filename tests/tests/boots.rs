@@ -197,13 +197,27 @@ echo "GUEST fsck $?""#,
 
 #[test]
 fn a_disk_as_fedoras_boots_directly_though_its_initrd_lacks_the_drivers() {
+    boot_fedora_like("bus=scsi", "vmw_pvscsi, for pvscsi");
+}
+
+#[test]
+fn a_disk_as_fedoras_boots_directly_from_nvme() {
+    if all() {
+        boot_fedora_like("bus=nvme", "nvme, for nvme");
+    }
+}
+
+/// Boots it from a disk there; the module is told to be appended to its initrd.
+fn boot_fedora_like(place: &str, module: &str) {
     let (Some(disk), Some(site)) = (disk("fedora-like"), Site::new()) else {
         return;
     };
     let script = site.script("findmnt -n -r -o SOURCE,FSTYPE /; cat /proc/cmdline");
-    site.create(&disk, &words(&script));
+    let disk = format!("{},{place}", disk.display());
+    site.create(Path::new(&disk), &words(&script));
     let started = site.start(&["--boot", "direct"]);
-    assert!(started.stderr.contains("vmw_pvscsi"), "{}", started.stderr);
+    let told = format!("appended to the initrd: the module {module}");
+    assert!(started.stderr.contains(&told), "{}", started.stderr);
     let log = site.wait_until_off();
     assert!(log.contains("/dev/mapper/vg0-root xfs"), "{log}");
     assert!(
