@@ -28,5 +28,5 @@ pub use cpu::Topology;
 pub use load::Kernel;
 pub use machine::{Card, Machine, Spec};
 pub use memory::Pages;
-pub use signal::Request;
+pub use signal::{Request, Signals};
 pub use virtio::block::Disk;

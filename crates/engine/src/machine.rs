@@ -54,14 +54,16 @@ pub struct Spec {
     pub hvc: Option<UnixStream>,
     /// Seconds that its clock is ahead of UTC.
     pub clock_offset_seconds: i64,
+    /// Where it asks for what has to be done outside; what is there from another machine counts, too.
+    pub signals: Signals,
 }
 
 /// A network card.
 pub struct Card {
     /// Its address.
     pub mac: [u8; 6],
-    /// What it is connected to.
-    pub link: Box<dyn Link>,
+    /// What it is connected to; none for a card without a cable.
+    pub link: Option<Box<dyn Link>>,
     /// Counts what goes through it.
     pub counters: Arc<net::Counters>,
 }
@@ -92,7 +94,7 @@ impl Machine {
         let memory = memory::map(spec.memory_bytes, spec.pages)?;
         let vm = kvm::machine(&host, &memory)?;
         let routes: Arc<dyn Routes> = Arc::new(KernelRoutes::new(Arc::clone(&vm))?);
-        let signals = Signals::default();
+        let signals = spec.signals;
 
         let parts = parts(spec.disks, spec.cards, spec.hvc, processors, &signals)?;
         let devices = on_pci(parts, &memory, &vm, &routes)?;

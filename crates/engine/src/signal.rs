@@ -38,6 +38,13 @@ impl Signals {
         came.notify_all();
     }
 
+    /// Forgets what has been asked for: whoever asked is gone.
+    pub fn clear(&self) {
+        let (requests, _) = &*self.0;
+        let mut requests = requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.clear();
+    }
+
     /// Waits for the next request; none if none came in time.
     pub fn wait(&self, limit: Duration) -> Option<Request> {
         let (requests, came) = &*self.0;

@@ -2,53 +2,24 @@
 //! devices end to end, interrupts included.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+mod tiny;
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use hako_block::testkit::MemoryImage;
 use hako_engine::link::socket::StreamLink;
 use hako_engine::virtio::net::Counters;
-use hako_engine::{Card, Disk, Kernel, Machine, Pages, Request, Spec, Topology};
+use hako_engine::{Card, Disk, Kernel, Machine, Pages, Request, Signals, Spec, Topology};
 
 /// A software KVM on a busy machine runs some 100,000 instructions a second.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Builds the guest, once for all tests: an ELF file that is entered in 64-bit mode.
 fn guest() -> &'static [u8] {
     static GUEST: OnceLock<Vec<u8>> = OnceLock::new();
-    GUEST.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let output = folder.path().join("guest");
-        let status = Command::new("cc")
-            .args([
-                "-O1",
-                "-ffreestanding",
-                "-nostdlib",
-                "-static",
-                "-no-pie",
-                "-fno-pie",
-            ])
-            .args([
-                "-mno-red-zone",
-                "-mgeneral-regs-only",
-                "-fno-stack-protector",
-            ])
-            .args([
-                "-fcf-protection=none",
-                "-Wl,-Ttext-segment=0x1000000",
-                "-Wl,--build-id=none",
-            ])
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/guest.c"))
-            .arg("-o")
-            .arg(&output)
-            .status()
-            .unwrap();
-        assert!(status.success());
-        std::fs::read(output).unwrap()
-    })
+    GUEST.get_or_init(tiny::guest)
 }
 
 /// What COM1 has said, as it grows.
@@ -118,6 +89,7 @@ fn start(words: &str, change: impl FnOnce(&mut Spec)) -> World {
         console: Box::new(said.clone()),
         hvc: None,
         clock_offset_seconds: 0,
+        signals: Signals::default(),
     };
     change(&mut spec);
     let machine = Machine::new(spec).unwrap();
@@ -190,7 +162,7 @@ fn frames_go_through_a_card_both_ways() {
     let world = start("net", |spec| {
         spec.cards.push(Card {
             mac: [0, 12, 41, 1, 2, 3],
-            link: Box::new(StreamLink::new(ours).unwrap()),
+            link: Some(Box::new(StreamLink::new(ours).unwrap())),
             counters: of_card,
         });
     });
@@ -303,6 +275,7 @@ fn machines_that_cannot_be_are_refused() {
             console: Box::new(std::io::sink()),
             hvc: None,
             clock_offset_seconds: 0,
+            signals: Signals::default(),
         };
         change(&mut spec);
         Machine::new(spec).err().map(|error| error.to_string())

@@ -45,18 +45,20 @@ pub struct Net {
     mac: [u8; 6],
     /// There until the device is active: one driver has it at a time.
     link: Arc<std::sync::Mutex<Option<Box<dyn Link>>>>,
+    is_plugged: bool,
     has_header: bool,
     counters: Arc<Counters>,
     workers: Workers,
 }
 
 impl Net {
-    /// Returns a card with the address `mac`.
-    pub fn new(mac: [u8; 6], link: Box<dyn Link>, counters: Arc<Counters>) -> Self {
+    /// Returns a card with the address `mac`. Without a link its cable is out.
+    pub fn new(mac: [u8; 6], link: Option<Box<dyn Link>>, counters: Arc<Counters>) -> Self {
         Self {
             mac,
-            has_header: link.has_header(),
-            link: Arc::new(std::sync::Mutex::new(Some(link))),
+            is_plugged: link.is_some(),
+            has_header: link.as_ref().is_some_and(|link| link.has_header()),
+            link: Arc::new(std::sync::Mutex::new(link)),
             counters,
             workers: Workers::default(),
         }
@@ -83,10 +85,11 @@ impl VirtioDevice for Net {
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         let mut config = [0; 8];
+        let status = if self.is_plugged { LINK_UP } else { 0 };
         for (place, byte) in config.iter_mut().zip(self.mac) {
             *place = byte;
         }
-        for (place, byte) in config.iter_mut().skip(6).zip(LINK_UP.to_le_bytes()) {
+        for (place, byte) in config.iter_mut().skip(6).zip(status.to_le_bytes()) {
             *place = byte;
         }
         read_bytes(&config, offset, data);
@@ -104,12 +107,12 @@ impl VirtioDevice for Net {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .take();
-        let Some(link) = taken else {
+        if taken.is_none() && self.is_plugged {
             return Err(hako_block::Error::invalid("the card's link is in use"));
-        };
+        }
         let work = Frames {
             home: Arc::clone(&self.link),
-            link: Some(link),
+            link: taken,
             memory: activation.memory,
             receive,
             transmit,

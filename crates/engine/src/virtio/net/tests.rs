@@ -22,7 +22,7 @@ fn world() -> World {
         .unwrap();
     let counters = Arc::new(Counters::default());
     let link = Box::new(DatagramLink::new(ours).unwrap());
-    let card = Net::new([2, 0, 0, 0, 0, 1], link, Arc::clone(&counters));
+    let card = Net::new([2, 0, 0, 0, 0, 1], Some(link), Arc::clone(&counters));
     World {
         driver: Driver::ready(Box::new(card)),
         peer,
@@ -125,4 +125,23 @@ fn a_guest_that_lies_stops_the_card_and_a_reset_brings_it_back() {
     assert!(world.send([8; 16], 16).is_some());
     let mut frame = [0; 100];
     assert_eq!(world.peer.recv(&mut frame).unwrap(), 16);
+}
+
+#[test]
+fn a_card_without_a_cable_says_so_and_loses_what_is_sent() {
+    let status = |card: &Net| {
+        let mut bytes = [9; 2];
+        card.read_config(6, &mut bytes);
+        u16::from_le_bytes(bytes)
+    };
+    let card = Net::new([2, 0, 0, 0, 0, 1], None, Arc::default());
+    assert_eq!(status(&card), 0);
+    let mut driver = Driver::ready(Box::new(card));
+    assert!(driver.request(TRANSMIT, &[(FRAME, 100, false)]).is_some());
+    let (ours, _peer) = UnixDatagram::pair().unwrap();
+    let link = Box::new(DatagramLink::new(ours).unwrap());
+    assert_eq!(
+        status(&Net::new([0; 6], Some(link), Arc::default())),
+        LINK_UP
+    );
 }
