@@ -2018,14 +2018,14 @@ _hako() {
             return 0
             ;;
         hako__subcmd__vm__subcmd__start)
-            opts="-q -v -h --attach --engine --discard-writes --boot --boot-entry --cdrom --allow-path --json --quiet --verbose --progress --help"
+            opts="-q -v -h --attach --engine --discard-writes --boot --boot-entry --kernel --initrd --cmdline --cdrom --allow-path --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --engine)
-                    COMPREPLY=($(compgen -W "auto qemu" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "auto kvm qemu" -- "${cur}"))
                     return 0
                     ;;
                 --boot)
@@ -2033,6 +2033,40 @@ _hako() {
                     return 0
                     ;;
                 --boot-entry)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --initrd)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --cmdline)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -773,11 +773,15 @@ complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from delete" -s q -l quiet -d 'Say nothing but results and errors'
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from delete" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from delete" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from start" -l engine -d 'What runs it' -r -f -a "auto\t'The best one that can run it here'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from start" -l engine -d 'What runs it' -r -f -a "auto\t'hako\'s own if it can do all that the machine asks for here, else QEMU'
+kvm\t'hako\'s own, on KVM: virtio disks and network cards, the first serial port; no CD drives, no screen, no firmware'
 qemu\t'QEMU'"
-complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from start" -l boot -d 'How it boots' -r -f -a "firmware\t'By its firmware, or the kernel that its VMX names'
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from start" -l boot -d 'How it boots; else by the kernel that its VMX names, by its firmware under QEMU, and directly under KVM' -r -f -a "firmware\t'By its firmware, or the kernel that its VMX names'
 direct\t'By the kernel in its own disk, as its boot loader would'"
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from start" -l boot-entry -d 'Boot the entry of this number, from 0 on, of its boot loader\'s menu directly' -r
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from start" -l kernel -d 'Boot this kernel (bzImage or ELF)' -r -F
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from start" -l initrd -d 'The initrd of --kernel' -r -F
+complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from start" -l cmdline -d 'The command line of --kernel' -r
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from start" -l cdrom -d 'Put this image into its first CD drive for this run (repeatable: the next drive)' -r -F
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from start" -l allow-path -d 'Let the machine and its images name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand vm; and __fish_seen_subcommand_from start" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'

@@ -170,7 +170,7 @@ fn run_rows(status: &Status) -> Vec<(String, String)> {
     if status.discard_writes {
         rows.push(("writes", "discarded".to_owned()));
     }
-    if status.direct_boot {
+    if status.facts.direct_boot {
         rows.push(("boot", "the kernel in its own disk".to_owned()));
     }
     rows.extend(facts.notes.iter().map(|note| ("run", note.clone())));

@@ -34,6 +34,10 @@ Keys of our own:
   hako.ethernetN.forward       ports of the host that lead into a NAT network, several between
                                commas: tcp|udp:[ADDRESS:]PORT-[ADDRESS]:PORT, the host's first, its
                                address 127.0.0.1 if not said
+  hako.ethernetN.tap           the host's TAP interface that network card N is plugged into when the
+                               machine runs on KVM alone (--engine kvm); it has to be there
+  hako.hugePages               TRUE: all of its memory in pages of 2 MiB, which the host has set
+                               aside (vm.nr_hugepages), when it runs so
   hako.kernel, hako.initrd, hako.cmdline    files and command line that a machine starts with
                                instead of its firmware
   hako.nvram                   file with the UEFI variables that QEMU keeps; NAME.hako-efivars.fd

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hako_block::{Error, ErrorKind, Result};
+use hako_block::{BlockImage, Error, ErrorKind, Result};
 use hako_formats::machine::{Bus, Machine, Medium};
 use hako_guest::boot::Menu;
 use hako_guest::direct::{DirectBoot, Request};
@@ -63,9 +63,7 @@ impl Vm {
         let mut failed = Vec::new();
         for (node, disk) in self.vmx.machine().disks() {
             match self.look_at(disk) {
-                Ok(opened) => {
-                    disks.push(Arc::new(Disk::new(Arc::new(opened.chain), SECTOR_BYTES)));
-                }
+                Ok(opened) => disks.push(volume_of(Arc::new(opened.chain))),
                 Err(error) => failed.push((node, error)),
             }
         }
@@ -84,14 +82,22 @@ impl Vm {
     pub fn plan_direct_boot(&self, request: &Request<'_>) -> Result<DirectBoot> {
         let (volumes, remarks) = self.volumes()?;
         let guest = Guest::of(&volumes, request.entry);
-        let plan = DirectBoot::plan(guest.root.as_ref(), &guest.menu, request);
-        let mut plan = plan.map_err(|error| error.in_file(self.path()))?;
+        let plan = guest
+            .plan(request)
+            .map_err(|error| error.in_file(self.path()));
+        let mut plan = plan?;
         plan.messages.splice(..0, remarks);
         Ok(plan)
     }
 }
 
 impl Guest {
+    /// Says how to boot the entry that the request is about without firmware; it is the one that
+    /// this was made for. Errors: as of [`DirectBoot::plan`].
+    pub fn plan(&self, request: &Request<'_>) -> Result<DirectBoot> {
+        DirectBoot::plan(self.root.as_ref(), &self.menu, request)
+    }
+
     /// Looks at the systems on some disks. The root is that of the entry at this place of the menu,
     /// else of the default one.
     pub fn of(volumes: &Volumes, entry: Option<usize>) -> Self {
@@ -117,6 +123,11 @@ impl Guest {
             menu,
         }
     }
+}
+
+/// Returns a disk as what partitions and file systems are looked for on.
+pub(crate) fn volume_of(image: Arc<dyn BlockImage>) -> Arc<dyn Volume> {
+    Arc::new(Disk::new(image, SECTOR_BYTES))
 }
 
 /// Returns the hardware of a machine that a Linux guest needs drivers for, each once.

@@ -26,6 +26,8 @@ Examples:
   hako vm start --attach web
   hako vm start --cdrom debian.iso web
   hako vm start --discard-writes --boot direct web
+  hako vm start --engine kvm --attach web
+  hako vm start --kernel vmlinuz --initrd initrd.img --cmdline 'root=/dev/vda1 console=ttyS0' web
 
 Exit status:
   0    it runs; with --attach: it is off again, or left
@@ -46,6 +48,9 @@ const MAX_LINE_BYTES: u64 = 1 << 20;
 /// on SIGTERM. What it says is in runner.log, and what the guest writes to its first serial port in
 /// console.log, in a folder of the machine below $HAKO_RUN, else /run/hako for root and
 /// $XDG_RUNTIME_DIR/hako for others.
+///
+/// A guest that writes where the host has no room left is paused, and goes on with `hako vm unpause`
+/// once there is.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Start {
@@ -74,18 +79,32 @@ pub struct RunFlags {
     #[arg(long)]
     discard_writes: bool,
 
-    /// How it boots
-    #[arg(
-        long,
-        value_name = "HOW",
-        default_value = "firmware",
-        default_value_if("boot_entry", clap::builder::ArgPredicate::IsPresent, "direct")
-    )]
-    boot: BootFlag,
+    /// How it boots; else by the kernel that its VMX names, by its firmware under QEMU, and
+    /// directly under KVM
+    #[arg(long, value_name = "HOW")]
+    boot: Option<BootFlag>,
 
     /// Boot the entry of this number, from 0 on, of its boot loader's menu directly
     #[arg(long, value_name = "N")]
     boot_entry: Option<u32>,
+
+    /// Boot this kernel (bzImage or ELF)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
+        conflicts_with_all = ["boot", "boot_entry"])]
+    kernel: Option<PathBuf>,
+
+    /// The initrd of --kernel
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "kernel")]
+    initrd: Option<PathBuf>,
+
+    /// The command line of --kernel
+    #[arg(
+        long,
+        value_name = "TEXT",
+        requires = "kernel",
+        allow_hyphen_values = true
+    )]
+    cmdline: Option<String>,
 
     /// Put this image into its first CD drive for this run (repeatable: the next drive)
     #[arg(long, value_name = "ISO", value_hint = ValueHint::FilePath)]
@@ -98,8 +117,11 @@ pub struct RunFlags {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum EngineFlag {
-    /// The best one that can run it here
+    /// hako's own if it can do all that the machine asks for here, else QEMU
     Auto,
+    /// hako's own, on KVM: virtio disks and network cards, the first serial port; no CD drives, no
+    /// screen, no firmware
+    Kvm,
     /// QEMU
     Qemu,
 }
@@ -118,22 +140,33 @@ impl RunFlags {
         StartOptions {
             engine: match self.engine {
                 EngineFlag::Auto => EngineChoice::Auto,
+                EngineFlag::Kvm => EngineChoice::Kvm,
                 EngineFlag::Qemu => EngineChoice::Qemu,
             },
             discard_writes: self.discard_writes,
-            boot: match self.boot {
-                BootFlag::Firmware => Boot::Firmware,
-                BootFlag::Direct => Boot::Direct {
-                    entry: self.boot_entry,
-                },
-            },
+            boot: self.boot(),
             cdroms: self.cdrom.clone(),
+        }
+    }
+
+    fn boot(&self) -> Boot {
+        if let Some(kernel) = &self.kernel {
+            return Boot::Files {
+                kernel: kernel.clone(),
+                initrd: self.initrd.clone(),
+                cmdline: self.cmdline.clone().unwrap_or_default(),
+            };
+        }
+        match (self.boot, self.boot_entry) {
+            (None, None) => Boot::Usual,
+            (Some(BootFlag::Firmware), _) => Boot::Firmware,
+            (_, entry) => Boot::Direct { entry },
         }
     }
 
     fn check(&self) -> Result<()> {
         match (self.boot, self.boot_entry) {
-            (BootFlag::Firmware, Some(_)) => Err(Error::invalid(
+            (Some(BootFlag::Firmware), Some(_)) => Err(Error::invalid(
                 "--boot-entry is for --boot direct: the firmware makes its own choice",
             )),
             _ => Ok(()),
@@ -147,13 +180,21 @@ impl RunFlags {
         if self.discard_writes {
             words.push("--discard-writes".into());
         }
-        if self.boot == BootFlag::Direct {
-            words.extend(["--boot".into(), "direct".into()]);
+        if let Some(boot) = self.boot.as_ref().and_then(ValueEnum::to_possible_value) {
+            words.extend(["--boot".into(), boot.get_name().into()]);
         }
         if let Some(entry) = self.boot_entry {
             words.extend(["--boot-entry".into(), entry.to_string().into()]);
         }
-        for (flag, paths) in [("--cdrom", &self.cdrom), ("--allow-path", &self.allow_path)] {
+        if let Some(cmdline) = &self.cmdline {
+            words.push(format!("--cmdline={cmdline}").into());
+        }
+        for (flag, paths) in [
+            ("--kernel", self.kernel.as_slice()),
+            ("--initrd", self.initrd.as_slice()),
+            ("--cdrom", &self.cdrom),
+            ("--allow-path", &self.allow_path),
+        ] {
             for path in paths {
                 let found = std::fs::canonicalize(path);
                 let path = found.map_err(|error| Error::io("open", error).in_file(path))?;
@@ -190,7 +231,9 @@ impl Start {
                 .warn(&format!("{}: {note}", found.vm.name()));
         }
         let facts = &status.facts;
-        let how = format!("{}, {}", facts.engine, facts.accelerator);
+        let mut how = vec![&facts.engine[..], &facts.accelerator];
+        how.dedup();
+        let how = how.join(", ");
         context.summary(&format!("{}: started ({how})", found.vm.name()));
         if context.json {
             let mut out = Out::new();

@@ -19,6 +19,8 @@ pub enum EngineChoice {
     /// The best one that can run it here.
     #[default]
     Auto,
+    /// Our own, on KVM.
+    Kvm,
     /// QEMU.
     Qemu,
 }
@@ -28,6 +30,7 @@ impl EngineChoice {
     pub fn name(self) -> &'static str {
         match self {
             EngineChoice::Auto => "auto",
+            EngineChoice::Kvm => "kvm",
             EngineChoice::Qemu => "qemu",
         }
     }
@@ -36,13 +39,25 @@ impl EngineChoice {
 /// How a machine gets its kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Boot {
-    /// As the VMX says: its firmware, or the kernel that it names.
+    /// By the kernel that the VMX names, else as the engine does it: QEMU by the machine's
+    /// firmware, our own by the kernel in the guest's own disk.
     #[default]
+    Usual,
+    /// As the VMX says: its firmware, or the kernel that it names.
     Firmware,
     /// The kernel, the initrd and the command line come out of the guest's own disk.
     Direct {
         /// The entry of the boot loader's menu: its number, from 0 on; without it the default.
         entry: Option<u32>,
+    },
+    /// They are files of the host.
+    Files {
+        /// The kernel. Absolute.
+        kernel: PathBuf,
+        /// Its initrd. Absolute.
+        initrd: Option<PathBuf>,
+        /// Its command line.
+        cmdline: String,
     },
 }
 
@@ -74,6 +89,8 @@ pub struct Start<'a> {
     pub events: Events,
     /// Asks to give up the start.
     pub cancel: &'a Cancel,
+    /// What the user should know of the choice of the engine: part of its [`Facts::notes`].
+    pub notes: Vec<String>,
 }
 
 /// Brings machines to life.
@@ -120,7 +137,7 @@ pub trait Machine: Send {
 /// What is known of a machine from its start on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Facts {
-    /// The engine ("qemu").
+    /// The engine ("kvm", "qemu").
     pub engine: String,
     /// What runs the guest's code ("kvm", "tcg").
     pub accelerator: String,
@@ -128,6 +145,8 @@ pub struct Facts {
     pub pid: u32,
     /// Where its screen is: `unix:PATH` or `HOST:DISPLAY` of VNC.
     pub vnc: Option<String>,
+    /// Whether its kernel came out of the guest's own disk.
+    pub direct_boot: bool,
     /// What the user should know: what was replaced by something else, what is slow.
     pub notes: Vec<String>,
 }

@@ -6,26 +6,36 @@
 //! the program's. Whatever kills it, its locks go with it; what it left is cleared by the next.
 
 mod addresses;
+mod auto;
+mod cards;
 mod client;
 mod console;
 mod console_log;
 mod control;
+mod disks;
 mod engine;
 mod fitness;
 mod folder;
+mod host;
+mod kernel;
+mod native;
+mod process;
 pub mod protocol;
 mod qemu;
 mod runner;
+mod scratch;
 mod status;
 #[cfg(test)]
 mod tests;
 
+use auto::Auto;
 pub use client::{Client, Watch};
 pub use engine::{
     Boot, DiskStats, End, Engine, EngineChoice, Event, Events, Facts, IoStats, Launcher, Machine,
     NicStats, Start, StartOptions,
 };
 pub use folder::{RunFolder, RunHome};
+use native::Native;
 pub use qemu::{GuestScript, Qemu, ScriptSite, Verdict};
 pub use runner::{RunRequest, Runner, Running, Stopper};
 pub use status::{RunState, Stats, Status};
@@ -33,6 +43,8 @@ pub use status::{RunState, Stats, Status};
 /// Returns the engine that was chosen; the best one that there is here if that is left open.
 pub fn engine(choice: EngineChoice) -> Box<dyn Engine> {
     match choice {
-        EngineChoice::Auto | EngineChoice::Qemu => Box::new(Qemu::default()),
+        EngineChoice::Auto => Box::new(Auto::default()),
+        EngineChoice::Kvm => Box::new(Native),
+        EngineChoice::Qemu => Box::new(Qemu::default()),
     }
 }

@@ -18,8 +18,8 @@ use super::fitness::refuse_unfit;
 use super::protocol::{Request, answer, event_line};
 use super::status::{now_us, process_usage};
 use super::{
-    Boot, End, Engine, EngineChoice, Event, Events, Launcher, Machine, RunFolder, RunHome,
-    RunState, Start, StartOptions, Stats, Status,
+    End, Engine, EngineChoice, Event, Events, Launcher, Machine, RunFolder, RunHome, RunState,
+    Start, StartOptions, Stats, Status,
 };
 use crate::{Held, Home, Vm};
 
@@ -155,6 +155,7 @@ impl Runner {
             launcher: request.launcher,
             events,
             cancel: &self.stopper.cancel,
+            notes: Vec::new(),
         })?;
         let port = machine.console()?;
         let has_console = port.is_some();
@@ -170,7 +171,6 @@ impl Runner {
             console: has_console.then(|| folder.file("console.sock")),
             addresses: Vec::new(),
             discard_writes: options.discard_writes,
-            direct_boot: options.boot != Boot::Firmware,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         control::serve(control_socket, self.stopper.messages.clone())?;

@@ -49,8 +49,6 @@ pub struct Status {
     pub addresses: Vec<(String, IpAddr)>,
     /// Whether nothing that the guest writes reaches its disks.
     pub discard_writes: bool,
-    /// Whether its kernel came out of its own disk.
-    pub direct_boot: bool,
     /// The version of the runner's hako.
     pub version: String,
 }
@@ -73,7 +71,7 @@ impl Status {
                 json!({"node": node, "address": address.to_string()})
             }).collect::<Vec<_>>(),
             "discard_writes": self.discard_writes,
-            "direct_boot": self.direct_boot,
+            "direct_boot": self.facts.direct_boot,
             "notes": self.facts.notes,
             "hako": self.version,
         })
@@ -98,6 +96,7 @@ impl Status {
                 accelerator: text("accelerator")?,
                 pid: pid("pid")?,
                 vnc: text("vnc"),
+                direct_boot: value["direct_boot"].as_bool()?,
                 notes: notes.filter_map(Value::as_str).map(str::to_owned).collect(),
             },
             runner_pid: pid("runner_pid")?,
@@ -111,7 +110,6 @@ impl Status {
                 })
                 .collect::<Option<_>>()?,
             discard_writes: value["discard_writes"].as_bool()?,
-            direct_boot: value["direct_boot"].as_bool()?,
             version: text("hako")?,
         })
     }
@@ -229,13 +227,13 @@ mod tests {
                 accelerator: "tcg".to_owned(),
                 pid: 3,
                 vnc: Some("unix:/run/vnc.sock".to_owned()),
+                direct_boot: true,
                 notes: vec!["slow".to_owned()],
             },
             runner_pid: 4,
             console: Some("/run/console.sock".into()),
             addresses: vec![("ethernet0".to_owned(), IpAddr::from([10, 0, 2, 15]))],
             discard_writes: true,
-            direct_boot: false,
             version: "0.1.0".to_owned(),
         };
         assert_eq!(Status::from_json(&status.to_json()), Some(status));

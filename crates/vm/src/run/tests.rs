@@ -57,6 +57,7 @@ impl Engine for Fake {
                 accelerator: "none".to_owned(),
                 pid: std::process::id(),
                 vnc: None,
+                direct_boot: false,
                 notes: vec!["is a fake".to_owned()],
             },
             events: start.events,

@@ -139,6 +139,7 @@ impl World {
             launcher: &Launcher::new(Vec::new()),
             events: events_of_machine,
             cancel: &self.cancel,
+            notes: Vec::new(),
         })?;
         let console = machine.console().unwrap();
         Ok(Run {

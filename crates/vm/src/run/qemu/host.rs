@@ -1,11 +1,11 @@
 //! What the host has: QEMU, and what runs the guest's code.
 
-use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use hako_block::{Error, ErrorKind, Result};
 
+use super::super::host::kvm_lacks;
 use super::plan::{Accelerator, MachineTypes};
 
 /// Machines as of this version of QEMU, the oldest that is driven: a guest sees the same hardware
@@ -50,38 +50,15 @@ fn machine_types(help: &str) -> MachineTypes {
     }
 }
 
-/// Returns what can run a guest's code here, and why it is not the processor. A /dev/kvm alone says
-/// little: one that has no processor behind it boots no Linux.
+/// Returns what can run a guest's code here, and why it is not the processor.
 pub(super) fn accelerator() -> (Accelerator, Option<String>) {
-    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
-    let missing = missing(&cpuinfo, opened.err().as_ref());
-    match missing {
+    match kvm_lacks() {
         None => (Accelerator::Kvm, None),
-        Some(why) => (
-            Accelerator::Tcg,
-            Some(format!(
-                "the guest runs without KVM, many times slower: {why}"
-            )),
-        ),
-    }
-}
-
-/// Returns what KVM lacks here, if anything.
-fn missing(cpuinfo: &str, error: Option<&std::io::Error>) -> Option<String> {
-    let flags = cpuinfo
-        .lines()
-        .filter_map(|line| line.strip_prefix("flags"));
-    let mut flags = flags.flat_map(str::split_whitespace);
-    if !flags.any(|flag| flag == "vmx" || flag == "svm") {
-        return Some("the processor offers neither VT-x nor AMD-V here".to_owned());
-    }
-    error.map(|error| match error.kind() {
-        std::io::ErrorKind::PermissionDenied => {
-            "/dev/kvm may not be opened: be in its group, usually kvm".to_owned()
+        Some(why) => {
+            let slow = format!("the guest runs without KVM, many times slower: {why}");
+            (Accelerator::Tcg, Some(slow))
         }
-        _ => format!("/dev/kvm cannot be opened: {error}"),
-    })
+    }
 }
 
 /// Returns the programs that QEMU is looked for as, the usual first.
@@ -104,22 +81,6 @@ pub(super) fn usual_firmware_folders() -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn kvm_needs_a_processor_for_it() {
-        let with = "processor\t: 0\nflags\t\t: fpu vme svm lm\n";
-        let without = "processor\t: 0\nflags\t\t: fpu vme lm\nbugs : svm\n";
-        assert_eq!(missing(with, None), None);
-        assert!(missing(without, None).unwrap().contains("AMD-V"));
-        let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
-        assert!(missing(with, Some(&denied)).unwrap().contains("group"));
-        let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
-        assert!(
-            missing(with, Some(&gone))
-                .unwrap()
-                .contains("cannot be opened")
-        );
-    }
 
     #[test]
     fn machines_are_of_one_version_where_they_are_there() {

@@ -10,8 +10,9 @@ use hako_block::Result;
 use hako_formats::machine::Node;
 use serde_json::{Value, json};
 
+use super::super::process::{Process, told};
 use super::super::{DiskStats, End, Event, Events, Facts, IoStats, Machine};
-use super::process::Process;
+
 use super::qmp::Qmp;
 use super::served::Served;
 
@@ -248,7 +249,7 @@ pub(super) fn after(
 ) -> impl FnOnce(ExitStatus) + Send + 'static {
     move |status| {
         let served = served.end();
-        watch.over(status, served, &super::process::told(&log));
+        watch.over(status, served, &told(&log));
     }
 }
 

@@ -10,13 +10,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hako_block::{Access, BlockImage, Chain, Error, ErrorKind, Gate, GateRules, Opened, Result};
-use hako_formats::machine::{DiskMedium, DiskMode, Drive, Machine, Medium, Node};
-use hako_formats::{OpenOptions, OpenedChain, OpenedLayer, format_named, open_layer};
+use hako_block::{Access, BlockImage, Error, Gate, GateRules, Opened, Result};
+use hako_formats::machine::{DiskMedium, Drive, Machine, Medium, Node};
+use hako_formats::{OpenOptions, OpenedLayer, format_named, open_layer};
 
+use super::super::disks::{OpenedDisk, name_of};
 use super::super::{RunFolder, StartOptions};
-use super::plan::{Layer, LayerFormat, Loaded, Source, name_of};
-use super::scratch::Scratch;
+use super::plan::{Layer, LayerFormat, Loaded, Source};
 use super::served::{Serving, socket_name};
 use crate::Vm;
 use crate::guest::guest_defaults;
@@ -100,15 +100,10 @@ pub(super) fn open(
         options,
         folder,
     };
-    let has_serials = vm.vmx.dictionary().is_true("disk.EnableUUID");
     for drive in machine.drives.iter().filter(|drive| drive.connected) {
         let name = name_of(drive.node);
         let loaded = match &drive.medium {
-            Medium::Disk(disk) => {
-                let mut loaded = site.disk(disk, &name, &mut media)?;
-                loaded.serial = loaded.serial.filter(|_| has_serials);
-                Some(loaded)
-            }
+            Medium::Disk(disk) => Some(site.disk(disk, &name, &mut media)?),
             Medium::CdImage { file } => site.read_only(file, &name, &mut media),
             _ => None,
         };
@@ -128,32 +123,10 @@ struct Site<'a> {
 
 impl Site<'_> {
     fn disk(&self, disk: &DiskMedium, name: &str, media: &mut Media) -> Result<Loaded> {
-        let is_discarded =
-            disk.mode == DiskMode::IndependentNonpersistent || self.options.discard_writes;
-        let access = match is_discarded {
-            true => Access::ReadOnly,
-            false => Access::ReadWrite,
-        };
-        let options = OpenOptions {
-            access,
-            rules: self.vm.rules(false),
-            ..OpenOptions::default()
-        };
-        let opened = self
-            .vm
-            .open_disk(disk, &options)
-            .map_err(|error| read_only_hint(&disk.file, error, is_discarded))?;
-        media.warnings.extend(opened.oddities());
-        let serial = serial_of(&opened);
-        if is_discarded {
-            let size = opened.chain.info().virtual_size;
-            let scratch = Scratch::new(size, &self.scratch_folder())?;
-            let layers: Vec<Arc<dyn BlockImage>> = vec![Arc::new(scratch), Arc::new(opened.chain)];
-            let image = Arc::new(Chain::new(layers)?);
-            let source = self.serve(image, name, true, media)?;
-            return Ok(Loaded { source, serial });
-        }
-        if let Some(layers) = files_for_qemu(&opened.layers) {
+        let warnings = &mut media.warnings;
+        let opened = OpenedDisk::open(self.vm, disk, self.options, self.folder, warnings)?;
+        let serial = opened.serial.clone();
+        if let Some(layers) = opened.layers.as_deref().and_then(files_for_qemu) {
             // QEMU locks them itself, and hako holds the machine meanwhile.
             drop(opened);
             let source = Source::Files {
@@ -162,10 +135,7 @@ impl Site<'_> {
             };
             return Ok(Loaded { source, serial });
         }
-        if !opened.chain.info().writable {
-            return Err(read_only_hint(&disk.file, Error::read_only(), false));
-        }
-        let source = self.serve(Arc::new(opened.chain), name, true, media)?;
+        let source = self.serve(opened.writable()?, name, true, media)?;
         Ok(Loaded { source, serial })
     }
 
@@ -183,15 +153,6 @@ impl Site<'_> {
             writable,
         });
         Ok(Source::Nbd { socket, writable })
-    }
-
-    /// Where there is room for what is discarded: beside the disks, else where runs are kept.
-    fn scratch_folder(&self) -> PathBuf {
-        let own = self.vm.folder();
-        match tempfile::tempfile_in(own) {
-            Ok(_) => own.to_owned(),
-            Err(_) => self.folder.path().to_owned(),
-        }
     }
 
     /// Returns an image that is only read, byte for byte; none, with a warning, if it cannot be
@@ -246,33 +207,6 @@ impl Site<'_> {
         media.warnings.push("floppy0 is write-protected".to_owned());
         self.read_only(&file, "floppy0", media)
     }
-}
-
-/// Says what can be done about a disk that cannot be written to.
-fn read_only_hint(file: &str, error: Error, is_discarded: bool) -> Error {
-    let is_about_writing = matches!(error.kind(), ErrorKind::ReadOnly | ErrorKind::Unsupported);
-    if !is_about_writing || is_discarded {
-        return error;
-    }
-    let place = error.file().map(Path::to_owned);
-    Error::new(error.kind(), error.finding())
-        .in_file(place.unwrap_or_else(|| file.into()))
-        .hint("start it with --discard-writes, or convert the disk first: hako disk convert")
-}
-
-/// Returns what a guest knows a disk by: VMware's ddb.uuid, without blanks.
-fn serial_of(opened: &OpenedChain) -> Option<String> {
-    let top = opened.layers.first()?;
-    let details = &top.image.info().details;
-    let uuid = details
-        .iter()
-        .find(|(key, _)| *key == "uuid")
-        .map(|(_, value)| value)?;
-    let hako_block::Value::Text(uuid) = uuid else {
-        return None;
-    };
-    let digits: String = uuid.chars().filter(char::is_ascii_hexdigit).collect();
-    (digits.len() == 32).then(|| digits.to_ascii_lowercase())
 }
 
 /// Returns the layers as files that QEMU may have, if all of them are such.

@@ -6,7 +6,7 @@
 //! media        the images in the drives; served    those that QEMU gets over our NBD
 //! connections  what serial ports lead to;          firmware, host    what the host has
 //! direct       a kernel out of the guest's disk;   script            one that runs a script in it
-//! process      QEMU's process;                     qmp, machine      driving it
+//! qmp, machine driving it
 //! ```
 
 mod connections;
@@ -17,33 +17,31 @@ mod host;
 mod machine;
 mod media;
 mod plan;
-mod process;
 mod qmp;
-mod scratch;
 mod script;
 mod served;
 
 use std::collections::BTreeMap;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hako_block::{Access, Cancel, Error, Result};
+use hako_block::{Cancel, Error, Result, Storage};
 use hako_formats::dictionary::Dictionary;
 use hako_formats::machine::{Firmware, Machine as Hardware, Node};
-use hako_formats::vmx::Encryption;
 use serde_json::json;
 
 use self::dump::Listener;
 use self::machine::{Running, Watch};
 use self::plan::{Backend, CommandLine, Flash, Kernel, Loaded, Sockets, Wanted};
-use self::process::Process;
 use self::qmp::Qmp;
 use self::served::{Served, Serving};
+use super::cards::seed;
+use super::fitness::refuse_encrypted;
+use super::kernel::KernelFiles;
+use super::process::Process;
 use super::{Boot, Engine, Events, Facts, Launcher, Machine, RunFolder, Start};
-use crate::Vm;
 use crate::settings::VARIABLES_KEY;
 
 pub use self::script::{GuestScript, ScriptSite, Verdict};
@@ -78,20 +76,20 @@ impl Engine for Qemu {
 
     fn start(&self, start: Start<'_>) -> Result<Box<dyn Machine>> {
         let mut machine = start.vm.vmx.machine();
-        let mut notes = Vec::new();
-        refuse_unknown(start.vm, &mut notes)?;
+        let mut notes = start.notes.clone();
+        refuse_encrypted(start.vm, &mut notes)?;
         media::insert(&mut machine, start.vm, &start.options.cdroms)?;
         let media = media::open(start.vm, &machine, start.options, start.folder)?;
         notes.extend(media.warnings);
         let (serial, warnings) = connections::of(start.vm);
         notes.extend(warnings);
         let kernel = match start.options.boot {
-            Boot::Firmware => kernel_of_vmx(&machine, start.vm)?,
             Boot::Direct { entry } => {
                 let (kernel, told) = direct::kernel(start.vm, &machine, entry, start.folder)?;
                 notes.extend(told);
                 Some(kernel)
             }
+            _ => KernelFiles::of(start.vm, &machine, &start.options.boot)?.map(Kernel::from),
         };
         let running = self.run(
             Prepared {
@@ -100,8 +98,12 @@ impl Engine for Qemu {
                 floppy: media.floppy,
                 serving: media.serving,
                 serial,
-                flash: self.flash(&machine, &start)?,
+                flash: match kernel {
+                    None => self.flash(&machine, &start)?,
+                    Some(_) => None,
+                },
                 kernel,
+                is_direct: matches!(start.options.boot, Boot::Direct { .. }),
                 seed: seed(start.vm.path()),
                 notes,
                 ..Prepared::new(machine)
@@ -130,6 +132,8 @@ struct Prepared {
     kernel: Option<Kernel>,
     seed: [u8; 3],
     notes: Vec<String>,
+    /// Whether the kernel is of the guest's own disk.
+    is_direct: bool,
     /// Whether a reset is the end.
     is_once: bool,
 }
@@ -147,6 +151,7 @@ impl Prepared {
             kernel: None,
             seed: [0; 3],
             notes: Vec::new(),
+            is_direct: false,
             is_once: false,
         }
     }
@@ -197,6 +202,7 @@ impl Qemu {
             accelerator: accelerator.name().to_owned(),
             pid: 0,
             vnc: Some(line.vnc.clone()),
+            direct_boot: prepared.is_direct,
             notes,
         };
         let command = place.launcher.command(&program);
@@ -205,8 +211,7 @@ impl Qemu {
 
     /// Returns the firmware of a machine with UEFI.
     fn flash(&self, machine: &Hardware, start: &Start<'_>) -> Result<Option<Flash>> {
-        let is_direct = start.options.boot != Boot::Firmware || machine.direct_boot.is_some();
-        if machine.firmware != Firmware::Efi || is_direct {
+        if machine.firmware != Firmware::Efi {
             return Ok(None);
         }
         let found = firmware::find(&self.firmware_folders, machine.secure_boot)?;
@@ -244,7 +249,7 @@ fn launch(
     command.args(&line.args);
     let watch = Watch::new(events.clone());
     let after = machine::after(watch.clone(), served, log.clone());
-    let process = Process::start(command, &log, after)?;
+    let process = Process::start("QEMU", command, &log, after)?;
     let given_up = |error: Error| {
         watch.give_up();
         error
@@ -298,45 +303,18 @@ fn launch(
     })
 }
 
-/// Refuses a machine whose hardware nobody knows.
-fn refuse_unknown(vm: &Vm, notes: &mut Vec<String>) -> Result<()> {
-    match vm.vmx.encryption() {
-        Encryption::Full => Err(Error::unsupported("the configuration is encrypted")
-            .in_file(vm.path())
-            .hint("remove the encryption with the product that encrypted it")),
-        Encryption::Partial => {
-            notes
-                .push("what is encrypted in the VMX, like a TPM's secrets, is not used".to_owned());
-            Ok(())
+impl From<KernelFiles> for Kernel {
+    fn from(files: KernelFiles) -> Self {
+        let path = |storage: &dyn Storage| PathBuf::from(storage.name());
+        Self {
+            kernel: path(&*files.kernel),
+            initrd: files.initrd.as_deref().map(path),
+            cmdline: files.cmdline,
         }
-        Encryption::None => Ok(()),
     }
-}
-
-/// Returns the kernel that the VMX names.
-fn kernel_of_vmx(machine: &Hardware, vm: &Vm) -> Result<Option<Kernel>> {
-    let Some(boot) = &machine.direct_boot else {
-        return Ok(None);
-    };
-    let path = |name: &str| -> Result<PathBuf> {
-        let opened = vm.open_file(name, Access::ReadOnly, &vm.rules(true))?;
-        Ok(PathBuf::from(opened.storage.name()))
-    };
-    Ok(Some(Kernel {
-        kernel: path(&boot.kernel)?,
-        initrd: boot.initrd.as_deref().map(path).transpose()?,
-        cmdline: boot.cmdline.clone(),
-    }))
 }
 
 fn now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0, |now| now.as_secs())
-}
-
-/// Returns what hardware addresses are made of where nothing else tells machines apart.
-fn seed(vmx: &Path) -> [u8; 3] {
-    let digest = blake3::hash(vmx.as_os_str().as_bytes());
-    let [a, b, c, ..] = *digest.as_bytes();
-    [a, b, c]
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use hako_block::Result;
 use hako_formats::dictionary::Dictionary;
-use hako_formats::machine::{Bus, Drive, Machine, Medium, Node};
+use hako_formats::machine::{Bus, Drive, Machine, Medium};
 use serde_json::{Map, Value, json};
 
+use super::super::super::disks::name_of;
 use super::board::is_new_linux;
 use super::boot::Order;
 use super::{Chipset, CommandLine, LayerFormat, Loaded, Source, Wanted, slot, text};
@@ -121,11 +122,6 @@ fn is_here(line: &mut CommandLine, wanted: &Wanted<'_>, drive: &Drive) -> bool {
 
 fn is_disk(drive: &Drive) -> bool {
     matches!(drive.medium, Medium::Disk(_))
-}
-
-/// Returns QEMU's name of a drive and of its medium.
-pub(in super::super) fn name_of(node: Node) -> String {
-    format!("{}{}-{}", node.bus.name(), node.controller, node.unit)
 }
 
 /// Returns the numbers of a bus's controllers: those that are said to be there, and those that

@@ -24,7 +24,6 @@ use hako_formats::dictionary::Dictionary;
 use hako_formats::machine::{Mac, Machine, Node};
 use serde_json::Value;
 
-pub(super) use drives::name_of;
 pub(super) use hardware::hardware;
 pub(super) use ports::Backend;
 

@@ -1,12 +1,11 @@
 //! Network cards. Each is alone on a user network behind the host.
 
-use std::net::Ipv4Addr;
-
 use hako_block::Result;
 use hako_formats::dictionary::Dictionary;
-use hako_formats::machine::{Mac, Network, Nic};
+use hako_formats::machine::{Mac, Nic};
 use serde_json::{Value, json};
 
+use super::super::super::cards::{self, Forward};
 use super::super::dump;
 use super::boot::Order;
 use super::{Chipset, CommandLine, Wanted, slot};
@@ -28,7 +27,7 @@ pub(super) fn add(
     for nic in wanted.machine.nics.iter().filter(|nic| nic.number < 10) {
         let number = nic.number;
         let mut net = json!({"type": "user", "id": format!("net{number}")});
-        if is_closed(line, nic) {
+        if cards::is_closed(nic, &mut line.warnings) {
             net["restrict"] = json!(true);
         }
         let forwards = forwards(line, wanted, number);
@@ -44,6 +43,11 @@ pub(super) fn add(
             "netdev": format!("net{number}"), "bus": bus, "addr": address,
             "mac": mac(wanted, nic).to_string(),
         });
+        if cards::tap(wanted.keys, number).is_some() {
+            line.warn(format!(
+                "hako.ethernet{number}.tap is for --engine kvm only"
+            ));
+        }
         hear(line, wanted, nic);
         if let Some(place) = order.nics.get(&number) {
             device["bootindex"] = json!(place);
@@ -71,41 +75,6 @@ fn hear(line: &mut CommandLine, wanted: &Wanted<'_>, nic: &Nic) {
         }),
     );
     line.cards.insert(name, (mac(wanted, nic), pipe));
-}
-
-/// Returns whether a card's network leads nowhere: what may have been apart on purpose must not get
-/// to the world.
-fn is_closed(line: &mut CommandLine, nic: &Nic) -> bool {
-    let name = format!("ethernet{}", nic.number);
-    match &nic.network {
-        Network::Nat => false,
-        Network::Bridged => {
-            line.warn(format!(
-                "{name} is on a user network behind the host, not bridged"
-            ));
-            false
-        }
-        Network::PortGroup(group) => {
-            let group: String = group.chars().take(60).collect();
-            line.warn(format!(
-                "{name} is on a user network behind the host, not in the port group {group:?}"
-            ));
-            false
-        }
-        Network::HostOnly => {
-            line.warn(format!(
-                "{name} is on a network of its own, with no way out"
-            ));
-            true
-        }
-        Network::Custom(vnet) => {
-            let vnet: String = vnet.chars().take(60).collect();
-            line.warn(format!(
-                "{name} is on a network of its own with no way out, not on {vnet:?}"
-            ));
-            true
-        }
-    }
 }
 
 /// Returns where a card is. On Q35 each has a port whose slot has the number that VMware gave it:
@@ -168,68 +137,26 @@ pub(super) fn driver(keys: &Dictionary, nic: &Nic) -> (&'static str, Option<Stri
     }
 }
 
-/// Returns a card's address; of one without: VMware's prefix and what tells this machine apart.
 fn mac(wanted: &Wanted<'_>, nic: &Nic) -> Mac {
-    nic.mac.unwrap_or_else(|| {
-        let [a, b, c] = match wanted.machine.bios_uuid {
-            Some(uuid) => [uuid.0[13], uuid.0[14], uuid.0[15]],
-            None => wanted.seed,
-        };
-        // VMware's cards are ten apart.
-        Mac([
-            0x00,
-            0x0c,
-            0x29,
-            a,
-            b,
-            c.wrapping_add(nic.number.wrapping_mul(10)),
-        ])
-    })
+    cards::mac(wanted.machine, nic, wanted.seed)
 }
 
-/// Returns the ports of the host that lead to the guest: `hako.ethernetN.forward`, like
-/// `tcp:127.0.0.1:2222-:22`, several between commas. Without an address the host's is loopback.
+/// Returns the ports of the host that lead to the guest, as QEMU wants them.
 fn forwards(line: &mut CommandLine, wanted: &Wanted<'_>, number: u8) -> Vec<Value> {
-    let key = format!("hako.ethernet{number}.forward");
-    let text = wanted.keys.value(&key).unwrap_or_default();
-    let mut forwards = Vec::new();
-    for word in text
-        .split(',')
-        .map(str::trim)
-        .filter(|word| !word.is_empty())
-    {
-        match forward(word) {
-            Some(forward) => forwards.push(json!({"str": forward})),
-            None => {
-                let word: String = word.chars().take(60).collect();
-                line.warn(format!(
-                    "{key}: {word:?} is not like tcp:127.0.0.1:2222-:22; left out"
-                ));
-            }
-        }
-    }
+    let forwards = cards::forwards(wanted.keys, number, &mut line.warnings);
+    let text = |one: Forward| {
+        let guest = one.guest.map(|guest| guest.to_string());
+        format!(
+            "{}:{}:{}-{}:{}",
+            one.protocol,
+            one.host,
+            one.host_port,
+            guest.unwrap_or_default(),
+            one.guest_port
+        )
+    };
     forwards
-}
-
-/// Returns a forward as QEMU wants it, if it is one.
-fn forward(word: &str) -> Option<String> {
-    let (kind, rest) = word.split_once(':')?;
-    let kind = ["tcp", "udp"].into_iter().find(|known| *known == kind)?;
-    let (host, guest) = rest.split_once('-')?;
-    let (host_address, host_port) = host.rsplit_once(':').unwrap_or(("", host));
-    let (guest_address, guest_port) = guest.rsplit_once(':').unwrap_or(("", guest));
-    let address = |text: &str| text.parse::<Ipv4Addr>().ok();
-    let host_address = match host_address {
-        "" => Ipv4Addr::LOCALHOST,
-        text => address(text)?,
-    };
-    let guest_address = match guest_address {
-        "" => String::new(),
-        text => address(text)?.to_string(),
-    };
-    let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
-    let (host_port, guest_port) = (port(host_port)?, port(guest_port)?);
-    Some(format!(
-        "{kind}:{host_address}:{host_port}-{guest_address}:{guest_port}"
-    ))
+        .into_iter()
+        .map(|one| json!({"str": text(one)}))
+        .collect()
 }

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use hako_formats::vmx::Vmx;
 
+use super::super::super::disks::name_of;
 use super::*;
 
 /// A machine with a disk at every node that is one, on a socket of its name.
@@ -10,7 +11,7 @@ fn line_of(vmx: &str, change: impl FnOnce(&mut Wanted<'_>)) -> Result<CommandLin
     let machine = vmx.machine();
     let disks = machine.disks().map(|(node, _)| {
         let source = Source::Nbd {
-            socket: format!("/run/{}", drives::name_of(node)).into(),
+            socket: format!("/run/{}", name_of(node)).into(),
             writable: true,
         };
         (

@@ -26,9 +26,10 @@ use hako_formats::machine::{DiskMedium, Drive, Medium, Node};
 use hako_formats::vmx::Vmx;
 use hako_guest::initrd::{Contents, Limits};
 
+use super::super::disks::name_of;
+use super::super::scratch::Scratch;
 use super::super::{End, Event, Events, Launcher, RunFolder};
-use super::plan::{Backend, Kernel, Loaded, Source, name_of};
-use super::scratch::Scratch;
+use super::plan::{Backend, Kernel, Loaded, Source};
 use super::served::{Serving, socket_name};
 use super::{Place, Prepared, Qemu, direct};
 use talk::{Console, Report};

@@ -1,4 +1,4 @@
-//! QEMU's process: it ends with ours, and what it says is kept.
+//! A program that runs for a machine: it ends with this process, and what it says is kept.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 use hako_block::{Cancel, Error, ErrorKind, Result};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-/// Most of what QEMU said that is shown, in bytes.
+/// Most of what a program said that is shown, in bytes.
 const MAX_TOLD_BYTES: u64 = 4096;
-/// How often is looked whether QEMU has come.
+/// How often is looked whether it has come.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A running QEMU.
+/// A running program.
 pub(super) struct Process {
+    name: &'static str,
     pid: u32,
     handle: OwnedFd,
     over: Arc<Over>,
@@ -52,10 +53,11 @@ impl Over {
 }
 
 impl Process {
-    /// Starts a program; what it says goes into `log`. When it has ended, `after` is called with
+    /// Starts a program, which people know as `name`; what it says goes into `log`. When it has ended, `after` is called with
     /// how. (The thread that does it is the one that started the program: where the launcher binds
     /// the program's life to that thread, it lives as long.)
     pub fn start(
+        name: &'static str,
         mut command: Command,
         log: &Path,
         after: impl FnOnce(ExitStatus) + Send + 'static,
@@ -93,15 +95,16 @@ impl Process {
             after(status.unwrap_or_else(|_| ExitStatus::from_raw(0x7f00)));
             is_over.set();
         };
-        let builder = std::thread::Builder::new().name("hako-qemu".to_owned());
+        let builder = std::thread::Builder::new().name(format!("hako-{}", name.to_lowercase()));
         let keeper = builder
             .spawn(keep)
             .map_err(|error| Error::io("start a thread", error))?;
         let started = started
             .recv()
-            .map_err(|_| Error::new(ErrorKind::Io, "QEMU was not started"))?;
-        let (pid, handle) = started.map_err(|error| Error::io("start QEMU", error))?;
+            .map_err(|_| Error::new(ErrorKind::Io, format!("{name} was not started")))?;
+        let (pid, handle) = started.map_err(|error| Error::io(format!("start {name}"), error))?;
         Ok(Self {
+            name,
             pid,
             handle,
             over,
@@ -123,31 +126,45 @@ impl Process {
         cancel: &Cancel,
         patience: Duration,
     ) -> Result<UnixStream> {
-        let failed = |error| Error::io("wait for QEMU", error);
+        let failed = |error| Error::io(format!("wait for {}", self.name), error);
         listener.set_nonblocking(true).map_err(failed)?;
+        let stream = self.until(cancel, patience, || match listener.accept() {
+            Ok((stream, _)) => Ok(Some(stream)),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(failed(error)),
+        })?;
+        stream.set_nonblocking(false).map_err(failed)?;
+        Ok(stream)
+    }
+
+    /// Connects to the socket that it listens on, once it does. Errors: as of [`Process::accept`].
+    pub fn connect(&self, path: &Path, cancel: &Cancel, patience: Duration) -> Result<UnixStream> {
+        // Before it listens there is no socket, or one that nobody answers.
+        self.until(cancel, patience, || Ok(UnixStream::connect(path).ok()))
+    }
+
+    fn until<T>(
+        &self,
+        cancel: &Cancel,
+        patience: Duration,
+        mut look: impl FnMut() -> Result<Option<T>>,
+    ) -> Result<T> {
         let deadline = Instant::now() + patience;
         loop {
-            match listener.accept() {
-                Ok((stream, _)) => {
-                    stream.set_nonblocking(false).map_err(failed)?;
-                    return Ok(stream);
-                }
-                Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => {
-                    return Err(failed(error));
-                }
-                Err(_) => {}
+            if let Some(found) = look()? {
+                return Ok(found);
             }
             cancel.check()?;
             if self.over.wait(LOOK_INTERVAL) {
-                return Err(self.failure("QEMU has ended"));
+                return Err(self.failure(&format!("{} has ended", self.name)));
             }
             if Instant::now() > deadline {
-                return Err(self.failure("QEMU does not answer"));
+                return Err(self.failure(&format!("{} does not answer", self.name)));
             }
         }
     }
 
-    /// Returns an error with what QEMU has said.
+    /// Returns an error with what it has said.
     pub fn failure(&self, what: &str) -> Error {
         Error::new(
             ErrorKind::Io,

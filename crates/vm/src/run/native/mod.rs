@@ -1,0 +1,143 @@
+//! The engine of our own: a machine on KVM within the runner's process ([`hako_engine`]). All disks
+//! and network cards are virtio's, whatever the VMX calls them; there are no other drives, no screen
+//! and no firmware.
+//!
+//! ```text
+//! drives   the disks, watched and counted;    boot      the kernel, anew for each reset
+//! nics     network cards and their cables;    console   the first serial port
+//! machine  a machine that runs: paused, reset, switched off
+//! ```
+
+mod boot;
+mod console;
+mod drives;
+mod machine;
+mod nics;
+#[cfg(test)]
+mod tests;
+
+use hako_block::{Error, Result};
+use hako_engine::{Kernel, Pages, Topology};
+use hako_formats::machine::{Machine as Described, check_memory};
+
+use self::machine::{Hardware, Running};
+use super::fitness::refuse_encrypted;
+use super::{Boot, Engine, Facts, Machine, Start};
+
+/// The engine of our own.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Native;
+
+/// What the user should know of a machine.
+#[derive(Debug, Default)]
+struct Report {
+    /// What is as good as it was.
+    notes: Vec<String>,
+    /// What the machine has by its VMX and does not have here.
+    losses: Vec<String>,
+}
+
+impl Engine for Native {
+    fn name(&self) -> &'static str {
+        "kvm"
+    }
+
+    fn start(&self, start: Start<'_>) -> Result<Box<dyn Machine>> {
+        let (hardware, kernel, mut report) = prepare(&start)?;
+        report.notes.append(&mut report.losses);
+        run(hardware, kernel, report, &start)
+    }
+}
+
+impl Native {
+    /// Starts a machine that has here all that its VMX says. Errors: what it would not have.
+    pub fn start_whole(&self, start: &Start<'_>) -> Result<Box<dyn Machine>> {
+        let (hardware, kernel, report) = prepare(start)?;
+        match report.losses.first() {
+            Some(loss) => Err(Error::unsupported(loss.clone())),
+            None => run(hardware, kernel, report, start),
+        }
+    }
+}
+
+/// Opens all that the machine is made of.
+fn prepare(start: &Start<'_>) -> Result<(Hardware, Kernel, Report)> {
+    let described = start.vm.vmx.machine();
+    let mut report = Report::default();
+    report.notes.clone_from(&start.notes);
+    refuse_encrypted(start.vm, &mut report.notes)?;
+    described.cpu.check()?;
+    check_memory(described.memory_bytes)?;
+    note_losses(&described, start, &mut report);
+    let source = boot::Source::of(start.vm, &described, &start.options.boot)?;
+    let disks = drives::open(&described, start, &mut report)?;
+    let nics = nics::plug(&described, start, &mut report)?;
+    let keys = start.vm.vmx.dictionary();
+    let cores = described.cpu.cores_per_socket;
+    let hardware = Hardware {
+        topology: Topology {
+            sockets: described.cpu.count / cores.max(1),
+            cores,
+            threads: 1,
+        },
+        memory_bytes: described.memory_bytes,
+        pages: match keys.is_true("hako.hugePages") {
+            true => Pages::Huge,
+            false => Pages::Normal,
+        },
+        clock_offset_seconds: clock_offset(&keys.value("rtc.diffFromUTC").unwrap_or_default()),
+        disks,
+        nics,
+        source,
+    };
+    let mut found = hardware.kernel()?;
+    start.cancel.check()?;
+    report.notes.append(&mut found.notes);
+    report.losses.extend(found.trouble);
+    Ok((hardware, found.kernel, report))
+}
+
+/// Notes what no part of this engine stands for.
+fn note_losses(described: &Described, start: &Start<'_>, report: &mut Report) {
+    let keys = start.vm.vmx.dictionary();
+    if described.secure_boot && start.options.boot == Boot::Usual {
+        let loss = "Secure Boot is not looked after: there is no firmware";
+        report.losses.push(loss.to_owned());
+    }
+    for port in &described.serial_ports {
+        let kind: String = port.kind.chars().take(40).collect();
+        report.losses.push(match port.number {
+            0 => format!("serial0 is the console alone, not connected to a {kind:?}"),
+            other => format!("serial{other} is left out"),
+        });
+    }
+    if keys.is_true("floppy0.present") && !keys.is_false("floppy0.startConnected") {
+        let loss = "floppy0 is left out: there are no floppy drives";
+        report.losses.push(loss.to_owned());
+    }
+}
+
+/// Returns the seconds that the clock is ahead of UTC.
+fn clock_offset(text: &str) -> i64 {
+    text.trim().parse().unwrap_or(0)
+}
+
+/// Builds the machine and lets it go.
+fn run(
+    hardware: Hardware,
+    kernel: Kernel,
+    report: Report,
+    start: &Start<'_>,
+) -> Result<Box<dyn Machine>> {
+    let direct_boot = hardware.source.is_disk();
+    let facts = Facts {
+        engine: "kvm".to_owned(),
+        accelerator: "kvm".to_owned(),
+        pid: std::process::id(),
+        vnc: None,
+        direct_boot,
+        notes: report.notes,
+    };
+    let running = Running::start(hardware, kernel, facts, start.events.clone())?;
+    Ok(Box::new(running))
+}
