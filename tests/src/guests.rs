@@ -24,8 +24,23 @@ pub fn disk(name: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// A home of machines that run, in a folder of its own. One test at a time has one: two guests in
-/// emulation take more than twice as long. What runs is switched off at the end.
+/// Waits until fewer guests run than there are processors, in whatever process, and keeps the place.
+fn turn() -> File {
+    let places = std::thread::available_parallelism().map_or(1, usize::from);
+    let files: Vec<File> = (0..places)
+        .map(|place| std::env::temp_dir().join(format!("hako-boots-{place}.lock")))
+        .map(|path| File::create(path).unwrap())
+        .collect();
+    loop {
+        if let Some(place) = files.iter().position(|file| file.try_lock().is_ok()) {
+            return files.into_iter().nth(place).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// A home of machines that run, in a folder of its own. As many tests as there are processors have
+/// one at a time: an emulated guest keeps one busy. What runs is switched off at the end.
 pub struct Site {
     folder: tempfile::TempDir,
     _turn: File,
@@ -39,11 +54,9 @@ impl Site {
             skip("qemu-system-x86_64 is not installed: tests/run does that");
             return None;
         }
-        let turn = File::create(std::env::temp_dir().join("hako-boots.lock")).unwrap();
-        turn.lock().unwrap();
         Some(Self {
             folder: tempfile::tempdir().unwrap(),
-            _turn: turn,
+            _turn: turn(),
         })
     }
 
