@@ -1,3 +1,4 @@
 //! Turning a server into a virtual machine, one module per step.
 
 pub mod inventory;
+pub mod sample;
