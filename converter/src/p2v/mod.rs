@@ -1,4 +1,5 @@
 //! Turning a server into a virtual machine, one module per step.
 
 pub mod inventory;
+pub mod plan;
 pub mod sample;
