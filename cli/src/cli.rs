@@ -6,6 +6,7 @@ use crate::backup::Backup;
 use crate::completions::Completions;
 use crate::disk::Disk;
 use crate::man::ManPages;
+use crate::p2v::P2v;
 use crate::progress::ProgressMode;
 use crate::snapshot::Snapshot;
 use crate::vm::Vm;
@@ -76,6 +77,8 @@ pub enum Command {
     Vm(Box<Vm>),
     #[command(subcommand)]
     Snapshot(Box<Snapshot>),
+    #[command(subcommand)]
+    P2v(Box<P2v>),
     #[command(subcommand)]
     Backup(Box<Backup>),
     Completions(Completions),

@@ -11,6 +11,7 @@ mod disk;
 mod exit;
 mod man;
 mod output;
+mod p2v;
 mod progress;
 mod signals;
 mod size;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Disk(disk) => disk.run(&context),
         Command::Vm(vm) => vm.run(&context),
         Command::Snapshot(snapshot) => snapshot.run(&context),
+        Command::P2v(p2v) => p2v.run(&context),
         Command::Backup(backup) => backup.run(&context),
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),

@@ -36,6 +36,7 @@ complete -c hako -n "__fish_hako_needs_command" -s V -l version -d 'Print versio
 complete -c hako -n "__fish_hako_needs_command" -f -a "disk" -d 'Work with disk images'
 complete -c hako -n "__fish_hako_needs_command" -f -a "vm" -d 'Work with virtual machines: what they are made of, and running them'
 complete -c hako -n "__fish_hako_needs_command" -f -a "snapshot" -d 'Keep states of a virtual machine that is off, and go back to them'
+complete -c hako -n "__fish_hako_needs_command" -f -a "p2v" -d 'Turn servers into virtual machines'
 complete -c hako -n "__fish_hako_needs_command" -f -a "backup" -d 'Back machines up'
 complete -c hako -n "__fish_hako_needs_command" -f -a "completions" -d 'Print the completions of a shell'
 complete -c hako -n "__fish_hako_needs_command" -f -a "man" -d 'Write the manual pages'
@@ -933,6 +934,49 @@ complete -c hako -n "__fish_hako_using_subcommand snapshot; and __fish_seen_subc
 complete -c hako -n "__fish_hako_using_subcommand snapshot; and __fish_seen_subcommand_from doctor" -s q -l quiet -d 'Say nothing but results and errors'
 complete -c hako -n "__fish_hako_using_subcommand snapshot; and __fish_seen_subcommand_from doctor" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_using_subcommand snapshot; and __fish_seen_subcommand_from doctor" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan" -f -a "sample" -d 'Sample what this server uses, as the base of a plan'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan" -f -a "plan" -d 'Propose what a server becomes: sizes, disks, network cards, and what stands in the way'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from sample" -l interval -d 'The time between samples: 15s, 500ms, 1m [default: 15s]' -r
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from sample" -l for -d 'How long to sample: 7d, 12h [default: 7d]' -r
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from sample" -l out -d 'The file [default: HOST.samples]' -r -F
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from sample" -l root -d 'Look at /proc and /sys below DIR instead of this system\'s' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from sample" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from sample" -l endless -d 'Go on after that time, until stopped: new samples replace the oldest'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from sample" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from sample" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from sample" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from sample" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from plan" -l inventory -d 'The server\'s inventory, - for standard input' -r -F
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from plan" -l history -d 'What the server used (repeatable): a file of hako p2v sample, or of sysstat, atop or collectl' -r -F
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from plan" -l target -d 'Where the machine will run' -r -f -a "vmware\t''
+kvm\t''
+qemu\t''"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from plan" -l size -d 'How large it is to be: measured, as-is, or CPUS, MEMORY, or CPUS,MEMORY' -r
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from plan" -l name -d 'The machine\'s name; by default the server\'s' -r
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from plan" -l network -d 'What a card is plugged into (repeatable): bridged, nat, hostonly, a port group' -r
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from plan" -s o -l output -d 'Write the plan to FILE, and show a summary; by default it is printed' -r -F
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from plan" -l check -d 'Look at a plan that was edited, with --inventory also at what does not go with the server' -r -F
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from plan" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from plan" -l keep-mirrors -d 'Take both sides of a mirror (RAID1), instead of one'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from plan" -l force -d 'Replace FILE'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from plan" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from plan" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from plan" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from plan" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hako -n "__fish_hako_using_subcommand backup; and not __fish_seen_subcommand_from export" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
 json\t'One JSON object per line on standard error'

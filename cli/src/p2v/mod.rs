@@ -1,0 +1,28 @@
+//! `hako p2v`: one file per verb.
+
+mod plan;
+mod sample;
+
+use clap::Subcommand;
+use hako_block::Result;
+
+use crate::context::Context;
+use crate::exit::Exit;
+
+/// Turn servers into virtual machines
+#[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub enum P2v {
+    Sample(sample::Sample),
+    Plan(Box<plan::Plan>),
+}
+
+impl P2v {
+    /// Runs the verb.
+    pub fn run(&self, context: &Context) -> Result<Exit> {
+        match self {
+            P2v::Sample(verb) => verb.run(context),
+            P2v::Plan(verb) => verb.run(context),
+        }
+    }
+}
