@@ -23,13 +23,14 @@ const OEM: [u8; 6] = *b"HAKO  ";
 const TABLE: [u8; 8] = *b"HAKOPC  ";
 const REVISION: u32 = 1;
 
-/// Writes all tables into the guest's memory.
-pub fn write_tables(memory: &Memory, topology: Topology) -> Result<()> {
+/// Writes all tables into the guest's memory. Of `slots` each is a slot of the PCI bus and the number
+/// that people know it by: Linux names a network card by that ("ens192").
+pub fn write_tables(memory: &Memory, topology: Topology, slots: &[(u8, u16)]) -> Result<()> {
     let mut place = Place {
         memory,
         next: layout::ACPI_TABLES,
     };
-    let dsdt = place.put(&bytes_of(&dsdt()))?;
+    let dsdt = place.put(&bytes_of(&dsdt(slots)))?;
     let mut xsdt = XSDT::new(OEM, TABLE, REVISION);
     for table in [bytes_of(&fadt(dsdt)), madt(topology), bytes_of(&mcfg())] {
         xsdt.add_entry(place.put(&table)?);
@@ -134,10 +135,16 @@ fn mcfg() -> MCFG {
     mcfg
 }
 
-/// The devices that no bus tells of.
-fn dsdt() -> Sdt {
+/// The devices that no bus tells of, and what it does not tell of others.
+fn dsdt(slots: &[(u8, u16)]) -> Sdt {
     let mut code = Vec::new();
     Scope::new("_SB_".into(), vec![&pci(), &com1(), &reserved()]).to_aml_bytes(&mut code);
+    let slots: Vec<Slot> = slots
+        .iter()
+        .map(|&(at, number)| Slot { at, number })
+        .collect();
+    let slots = slots.iter().map(|slot| slot as &dyn Aml);
+    Scope::new("_SB_.PCI0".into(), slots.collect()).to_aml_bytes(&mut code);
     let sleep = acpi_pm::S5;
     Name::new(
         "_S5_".into(),
@@ -147,6 +154,21 @@ fn dsdt() -> Sdt {
     let mut dsdt = Sdt::new(*b"DSDT", 36, 6, OEM, TABLE, REVISION);
     dsdt.append_slice(&code);
     dsdt
+}
+
+/// A slot of the bus with its number.
+struct Slot {
+    at: u8,
+    number: u16,
+}
+
+impl Aml for Slot {
+    fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
+        let address = Name::new("_ADR".into(), &(u32::from(self.at) << 16));
+        let number = Name::new("_SUN".into(), &self.number);
+        let name = format!("SL{:02X}", self.at);
+        aml::Device::new(name.as_str().into(), vec![&address, &number]).to_aml_bytes(sink);
+    }
 }
 
 /// A device whose resources do not change, as AML.
@@ -248,7 +270,7 @@ mod tests {
             threads: 1,
         };
         for table in [
-            bytes_of(&dsdt()),
+            bytes_of(&dsdt(&[(3, 192), (31, 0x1fff)])),
             bytes_of(&fadt(0x1234)),
             madt(topology),
             bytes_of(&mcfg()),
@@ -267,6 +289,7 @@ mod tests {
             cores: 4,
             threads: 2,
         };
-        write_tables(&memory, topology).unwrap();
+        let slots: Vec<_> = (1..32).map(|slot| (slot, 0x1fff)).collect();
+        write_tables(&memory, topology, &slots).unwrap();
     }
 }

@@ -66,6 +66,8 @@ pub struct Card {
     pub link: Option<Box<dyn Link>>,
     /// Counts what goes through it.
     pub counters: Arc<net::Counters>,
+    /// The number of its slot, which the guest's system may name it by.
+    pub slot_number: u16,
 }
 
 /// A machine that runs, or is paused. It ends when it is dropped.
@@ -96,13 +98,14 @@ impl Machine {
         let routes: Arc<dyn Routes> = Arc::new(KernelRoutes::new(Arc::clone(&vm))?);
         let signals = spec.signals;
 
+        let slots = slot_numbers(spec.disks.len(), &spec.cards)?;
         let parts = parts(spec.disks, spec.cards, spec.hvc, processors, &signals)?;
         let devices = on_pci(parts, &memory, &vm, &routes)?;
         let (com1, pm) = (com1(&vm, spec.console)?, acpi_pm(&vm, &signals));
         let cmos = Cmos::new(spec.clock_offset_seconds);
         let buses = buses(&devices, &com1, &pm, cmos, &signals);
 
-        acpi::write_tables(&memory, spec.topology)?;
+        acpi::write_tables(&memory, spec.topology, &slots)?;
         let vcpus = processors_of(&host, &vm, &memory, spec.topology, &spec.kernel)?;
         Ok(Self {
             vcpus: Vcpus::start(vcpus, &buses, &signals)?,
@@ -149,6 +152,17 @@ impl Drop for Machine {
         self.vcpus.stop();
         self.devices.iter().for_each(|device| device.stop());
     }
+}
+
+/// Returns the slots of the cards and their numbers. The host bridge is in slot 0, and disks come
+/// before cards.
+fn slot_numbers(n_disks: usize, cards: &[Card]) -> Result<Vec<(u8, u16)>> {
+    let too_many = |_| Error::invalid("more devices than there are slots");
+    let slots = cards.iter().enumerate().map(|(index, card)| {
+        let slot = u8::try_from(1 + n_disks + index).map_err(too_many)?;
+        Ok((slot, card.slot_number))
+    });
+    slots.collect()
 }
 
 /// Returns the devices in the order of their slots: disks and cards first, for their places give

@@ -164,6 +164,7 @@ fn frames_go_through_a_card_both_ways() {
             mac: [0, 12, 41, 1, 2, 3],
             link: Some(Box::new(StreamLink::new(ours).unwrap())),
             counters: of_card,
+            slot_number: 192,
         });
     });
     world.said.wait_for("0:12:41:1:2:3\nlistening\n");

@@ -63,6 +63,20 @@ pub(super) fn is_closed(nic: &Nic, warnings: &mut Vec<String>) -> bool {
     }
 }
 
+/// Returns the number of a card's slot, which Linux names the card by.
+pub(super) fn slot_number(keys: &Dictionary, number: u8) -> u16 {
+    /// The slot of a first card that VMware has given none, and how far the next is: what VMware
+    /// itself chooses, so that Linux calls them ens192, ens224.
+    const FIRST: u16 = 192;
+    const STEP: u16 = 32;
+    /// The highest number that a slot can have (PCI Express, Slot Capabilities).
+    const MAX: u16 = 0x1fff;
+    let said = keys.value(&format!("ethernet{number}.pciSlotNumber"));
+    let said = said.and_then(|text| text.trim().parse::<u16>().ok());
+    said.filter(|slot| (1..=MAX).contains(slot))
+        .unwrap_or(FIRST + STEP * u16::from(number))
+}
+
 /// Returns the host's TAP interface that the VMX plugs a card into: `hako.ethernetN.tap`.
 pub(super) fn tap(keys: &Dictionary, number: u8) -> Option<String> {
     let name = keys.value(&format!("hako.ethernet{number}.tap"))?;

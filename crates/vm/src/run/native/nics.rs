@@ -40,6 +40,7 @@ const MOST_ADDRESSES: usize = 8;
 pub(super) struct Plugged {
     node: String,
     mac: [u8; 6],
+    slot_number: u16,
     cable: Option<Cable>,
     counters: Arc<Counters>,
     _helper: Option<Helper>,
@@ -52,6 +53,7 @@ impl Plugged {
             mac: self.mac,
             link: self.cable.clone().map(|cable| Box::new(cable) as _),
             counters: Arc::clone(&self.counters),
+            slot_number: self.slot_number,
         }
     }
 
@@ -77,6 +79,7 @@ pub(super) fn plug(
         let mac = cards::mac(machine, nic, seed).0;
         let (link, helper) = link(nic, &node, start, report)?;
         Ok(Plugged {
+            slot_number: cards::slot_number(start.vm.vmx.dictionary(), nic.number),
             cable: link.map(|link| Cable::new(link, Ear::new(&node, mac, &start.events))),
             node,
             mac,

@@ -11,13 +11,6 @@ use super::boot::Order;
 use super::{Chipset, CommandLine, Wanted, slot};
 use crate::run::addresses::FRAME_BYTES;
 
-/// The slot of a first card that VMware has given none, and how far the next is: what VMware
-/// itself chooses, so that Linux calls them ens192, ens224.
-const FIRST_SLOT: u16 = 192;
-const SLOT_STEP: u16 = 32;
-/// The highest number that a slot can have (PCI Express, Slot Capabilities).
-const MAX_SLOT: u16 = 0x1fff;
-
 pub(super) fn add(
     line: &mut CommandLine,
     wanted: &Wanted<'_>,
@@ -89,16 +82,11 @@ fn place(
     if chipset == Chipset::Pc {
         return (chipset.bus().to_owned(), address);
     }
-    let said = wanted
-        .keys
-        .value(&format!("ethernet{number}.pciSlotNumber"));
-    let said = said.and_then(|text| text.trim().parse::<u16>().ok());
-    let said = said.filter(|slot| (1..=MAX_SLOT).contains(slot));
     let port = format!("port-ethernet{number}");
     line.device(&json!({
         "driver": "pcie-root-port", "id": port, "bus": chipset.bus(), "addr": address,
         "chassis": number + 1,
-        "slot": said.unwrap_or(FIRST_SLOT + SLOT_STEP * u16::from(number)),
+        "slot": cards::slot_number(wanted.keys, number),
     }));
     (port, "0.0".to_owned())
 }
