@@ -43,6 +43,13 @@ impl Bed {
         self
     }
 
+    /// Gives up after so many seconds.
+    pub fn seconds(mut self, seconds: u32) -> Self {
+        self.words
+            .extend(["--seconds".to_owned(), seconds.to_string()]);
+        self
+    }
+
     /// Returns a path in the shared folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
