@@ -4,6 +4,7 @@
 
 mod boots;
 mod file_systems;
+mod machine;
 mod texts;
 
 use std::io::Write;
@@ -23,6 +24,7 @@ use hako_nbd::{Export, Limits, Server, Socket};
 
 pub use boots::{grub, initrd, uki};
 pub use file_systems::{btrfs, ext, iso9660, ntfs, vfat, volumes, xfs};
+pub use machine::{pci, virtio_block, virtio_console, virtio_net, virtio_rng};
 pub use texts::{vmsd, vmx};
 
 /// A target: its name (and its folder of seeds), and what it does with an input.
@@ -142,6 +144,26 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "uki",
         body: uki,
+    },
+    Target {
+        name: "virtio_block",
+        body: virtio_block,
+    },
+    Target {
+        name: "virtio_net",
+        body: virtio_net,
+    },
+    Target {
+        name: "pci",
+        body: pci,
+    },
+    Target {
+        name: "virtio_rng",
+        body: virtio_rng,
+    },
+    Target {
+        name: "virtio_console",
+        body: virtio_console,
     },
 ];
 

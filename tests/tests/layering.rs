@@ -63,7 +63,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // The fuzz targets call the decoders; everything else here runs the binary.
     (
         "hako-tests",
-        &["hako-block", "hako-formats", "hako-guest", "hako-nbd"],
+        &[
+            "hako-block",
+            "hako-engine",
+            "hako-formats",
+            "hako-guest",
+            "hako-nbd",
+        ],
     ),
 ];
 
