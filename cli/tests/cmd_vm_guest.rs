@@ -1,4 +1,5 @@
 //! `hako vm info --guest`: what is on the disks of a machine.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
