@@ -27,10 +27,12 @@ pub mod root;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 pub mod tree;
+pub mod used;
 pub mod volume;
 pub mod volumes;
 
 pub use fs::{Entry, FileSystem, FsInfo, NodeId, NodeKind, Stat, Time};
 pub use tree::{Found, Tree};
+pub use used::{Ranges, UsedMap, VolumeUse};
 pub use volume::{Disk, Slice, Volume};
 pub use volumes::{Content, FoundVolume, Origin, Role, Volumes};

@@ -6,6 +6,46 @@ use hako_block::{Error, Result};
 
 use crate::volume::{Volume, check_range};
 
+/// A run of a volume that is a part of another one: in one piece, or every so manieth stripe of it.
+/// The opposite of [`Segment`], for those who look up from below.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Share {
+    /// Where the run begins in the volume below.
+    pub(crate) start: u64,
+    pub(crate) len: u64,
+    /// Where in the volume above its row of stripes begins, or the run itself.
+    pub(crate) at: u64,
+    /// How it is striped, if it is.
+    pub(crate) stripes: Option<Stripes>,
+}
+
+/// How stripes lie in turns on several volumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stripes {
+    /// The length of one, at least 1.
+    pub(crate) bytes: u64,
+    /// On how many volumes.
+    pub(crate) n: u64,
+    /// The how-manieth of these the run is on, from 0.
+    pub(crate) which: u64,
+}
+
+impl Share {
+    /// Returns where the byte at `offset` of the volume below, which the run must hold, is above, and
+    /// how many bytes follow it there as they do below.
+    pub(crate) fn above(&self, offset: u64) -> Option<(u64, u64)> {
+        let inside = offset.checked_sub(self.start)?;
+        let left = self.len.checked_sub(inside).filter(|left| *left > 0)?;
+        let Some(Stripes { bytes, n, which }) = self.stripes else {
+            return Some((self.at.checked_add(inside)?, left));
+        };
+        let (row, rest) = (inside.checked_div(bytes)?, inside.checked_rem(bytes)?);
+        let stripe = row.checked_mul(n)?.checked_add(which)?;
+        let above = stripe.checked_mul(bytes)?.checked_add(rest)?;
+        Some((self.at.checked_add(above)?, left.min(bytes - rest)))
+    }
+}
+
 /// A run of the whole and where its bytes are.
 pub(crate) struct Segment {
     len: u64,
@@ -152,6 +192,33 @@ impl Volume for Mapped {
 mod tests {
     use super::*;
     use crate::volume::read_vec;
+
+    #[test]
+    fn shares_are_the_opposite_of_segments() {
+        let above = |share: &Share, offset| share.above(offset);
+        let whole = Share {
+            start: 10,
+            len: 20,
+            at: 100,
+            stripes: None,
+        };
+        assert_eq!(above(&whole, 9), None);
+        assert_eq!(above(&whole, 10), Some((100, 20)));
+        assert_eq!(above(&whole, 29), Some((119, 1)));
+        assert_eq!(above(&whole, 30), None);
+        let stripes = Stripes {
+            bytes: 4,
+            n: 3,
+            which: 2,
+        };
+        let share = Share {
+            stripes: Some(stripes),
+            ..whole
+        };
+        assert_eq!(above(&share, 10), Some((108, 4)));
+        assert_eq!(above(&share, 15), Some((121, 3)));
+        assert_eq!(above(&share, 28), Some((156, 2)));
+    }
 
     #[test]
     fn stripes_and_runs_are_read_in_their_order() {

@@ -9,11 +9,12 @@ mod iso9660;
 pub mod ntfs;
 mod xfs;
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use hako_block::{Error, ErrorKind, Result};
 
+use crate::used::Ranges;
 use crate::volume::Volume;
 
 /// What opening a file system gives.
@@ -181,6 +182,24 @@ pub trait FileSystem: Send + Sync {
 
     /// Returns where a link leads, as it is stored, at most [`LONGEST_LINK`] bytes.
     fn read_link(&self, link: NodeId) -> Result<Vec<u8>>;
+
+    /// Returns what of a window of its volume is in use, or may be: what is not among it is free for
+    /// sure, whether a log is replayed or thrown away. `device` is the number of the volume in a file
+    /// system on several ([`btrfs::Member`]), else 0. Ranges may reach out of the window.
+    ///
+    /// Errors: [`ErrorKind::Corrupt`] and [`ErrorKind::Unsupported`] if nobody knows; then all of the
+    /// window is in use.
+    fn used(&self, device: u64, window: &Range<u64>) -> Result<Ranges> {
+        let _ = (device, window);
+        let kind = self.info().kind;
+        Err(Error::unsupported(format!("hako has no map of {kind}")))
+    }
+
+    /// Returns what is in use, but holds nothing that anybody will ask for once the system is started
+    /// anew: what Windows swaps to.
+    fn scratch(&self) -> Result<Ranges> {
+        Ok(Ranges::default())
+    }
 }
 
 /// The longest path in a link, as Linux has it.

@@ -25,6 +25,8 @@ pub(super) struct Physical {
     pub(super) id: String,
     /// Where its first extent begins.
     pub(super) start: u64,
+    /// How many extents it has.
+    pub(super) n_extents: u64,
     /// Whether the group was changed while it was away: what is on it is old.
     pub(super) is_missing: bool,
 }
@@ -37,6 +39,12 @@ pub(super) struct Logical {
     pub(super) segments: Vec<Part>,
     /// What kind of volume it is for people: "linear", "raid1", "thin".
     pub(super) kind: String,
+    /// What it is, if it is not what its segments say: a snapshot's store.
+    pub(super) refused: Option<&'static str>,
+    /// Whether snapshots read from it what they do not have themselves.
+    pub(super) has_snapshots: bool,
+    /// Names in its segments that are not read: volumes that it may be on.
+    pub(super) opaque_names: Vec<String>,
 }
 
 /// A run of extents of a logical volume.
@@ -114,6 +122,7 @@ impl Physical {
             start: start
                 .checked_mul(512)
                 .ok_or_else(|| missing("possible pe_start"))?,
+            n_extents: section.number("pe_count").unwrap_or(0),
             is_missing: section.has("status", "MISSING") || section.has("flags", "MISSING"),
         })
     }
@@ -123,6 +132,7 @@ impl Logical {
     fn read(name: &str, section: &Section) -> Result<Self> {
         let corrupt = |what: String| Error::corrupt("LVM metadata", format!("{name}: {what}"));
         let mut runs: Vec<(u64, Part, String)> = Vec::new();
+        let mut opaque_names = Vec::new();
         for (key, segment) in section.sections() {
             if !key.starts_with("segment") {
                 continue;
@@ -133,6 +143,9 @@ impl Logical {
                 return Err(corrupt(format!("{key} has no place")));
             };
             let (layout, kind) = Layout::read(segment);
+            if matches!(layout, Layout::Unsupported(_)) {
+                opaque_names.extend(segment.texts().map(str::to_owned));
+            }
             runs.push((start, Part { n_extents, layout }, kind));
         }
         runs.sort_by_key(|(start, ..)| *start);
@@ -157,7 +170,16 @@ impl Logical {
             is_visible: section.has("status", "VISIBLE"),
             kind: kind.unwrap_or_default(),
             segments: runs.into_iter().map(|(_, part, _)| part).collect(),
+            refused: None,
+            has_snapshots: false,
+            opaque_names,
         })
+    }
+
+    /// Returns how many extents it has.
+    pub(super) fn n_extents(&self) -> u64 {
+        let extents = self.segments.iter().map(|part| part.n_extents);
+        extents.fold(0, u64::saturating_add)
     }
 }
 
@@ -243,9 +265,11 @@ fn areas(list: &[Value]) -> Option<Vec<Area>> {
 fn mark_snapshots<'a>(logical: &mut [Logical], sections: impl Iterator<Item = &'a Section>) {
     let mut stores = HashSet::new();
     let mut merging = HashSet::new();
+    let mut origins = HashSet::new();
     for (_, segment) in sections.flat_map(Section::sections) {
         if segment.text("type") == Some("snapshot") {
             stores.extend(segment.text("cow_store"));
+            origins.extend(segment.text("origin"));
             if segment.text("merging_store").is_some() {
                 stores.extend(segment.text("merging_store"));
                 merging.extend(segment.text("origin"));
@@ -254,19 +278,14 @@ fn mark_snapshots<'a>(logical: &mut [Logical], sections: impl Iterator<Item = &'
     }
     for volume in logical {
         let name = volume.name.as_str();
-        let what = match (stores.contains(name), merging.contains(name)) {
-            (true, _) => "snapshot",
-            (_, true) => "snapshot-merge",
-            _ => continue,
+        volume.has_snapshots = origins.contains(name);
+        volume.refused = match (stores.contains(name), merging.contains(name)) {
+            (true, _) => Some("snapshot"),
+            (_, true) => Some("snapshot-merge"),
+            _ => None,
         };
-        volume.kind = what.to_owned();
-        volume.segments = vec![Part {
-            n_extents: volume
-                .segments
-                .iter()
-                .map(|part| part.n_extents)
-                .fold(0, u64::saturating_add),
-            layout: Layout::Unsupported(what.to_owned()),
-        }];
+        if let Some(what) = volume.refused {
+            volume.kind = what.to_owned();
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! Read are linear and striped volumes, and mirrors (dm-mirror and raid1) from an image that is in
 //! sync. Snapshots, thin and cached volumes, VDO and the other RAID levels are named, and not read.
 
+mod blueprint;
 mod group;
 mod image;
 mod label;
@@ -17,6 +18,7 @@ use hako_block::{Error, Result};
 
 use crate::mapped::{Mapped, Segment};
 use crate::volume::Volume;
+pub(crate) use blueprint::{Below, Blueprint, blueprints};
 use group::{Area, Group, Layout, Logical, Part};
 pub(crate) use label::{Label, read};
 
@@ -29,6 +31,8 @@ pub(crate) struct Found {
     pub(crate) volume: Arc<dyn Volume>,
     /// How the user knows it.
     pub(crate) name: String,
+    /// Its place in the list of all volumes.
+    pub(crate) place: usize,
 }
 
 /// A logical volume to be listed.
@@ -39,12 +43,44 @@ pub(crate) struct LogicalVolume {
     pub(crate) kind: String,
     pub(crate) len_bytes: u64,
     pub(crate) volume: Result<Arc<dyn Volume>>,
+    /// Its place in [`blueprints`]: which group, and which volume of it.
+    pub(crate) place: (usize, usize),
 }
 
 /// Puts the volume groups on these physical volumes together. Returns the volumes that are not
 /// LVM's own, and what is wrong.
 pub(crate) fn assemble(found: &[Found]) -> (Vec<LogicalVolume>, Vec<String>) {
     let mut remarks = Vec::new();
+    let groups = newest_groups(found, &mut remarks);
+    let mut volumes = Vec::new();
+    for (group_at, group) in groups.iter().enumerate() {
+        let mut assembly = Assembly::new(group, found, &mut remarks);
+        let logical = group.logical.iter().enumerate();
+        for (at, logical) in logical.filter(|(_, logical)| logical.is_visible) {
+            volumes.push(LogicalVolume {
+                group: group.name.clone(),
+                name: logical.name.clone(),
+                uuid: logical.uuid.clone(),
+                kind: logical.kind.clone(),
+                len_bytes: logical.n_extents().saturating_mul(group.extent_bytes),
+                volume: assembly.logical(&logical.name, 0),
+                place: (group_at, at),
+            });
+        }
+    }
+    for stray in found.iter().filter(|found| !is_of_any(found, &groups)) {
+        if !stray.label.texts.is_empty() {
+            let name = &stray.name;
+            remarks.push(format!(
+                "{name}: its volume group does not know it any more"
+            ));
+        }
+    }
+    (volumes, remarks)
+}
+
+/// Returns the groups by the newest text of each.
+fn newest_groups(found: &[Found], remarks: &mut Vec<String>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for text in found.iter().flat_map(|found| &found.label.texts) {
         let group = match Group::read(text) {
@@ -60,31 +96,7 @@ pub(crate) fn assemble(found: &[Found]) -> (Vec<LogicalVolume>, Vec<String>) {
             None => groups.push(group),
         }
     }
-    let mut volumes = Vec::new();
-    for group in &groups {
-        let mut assembly = Assembly::new(group, found, &mut remarks);
-        for logical in group.logical.iter().filter(|logical| logical.is_visible) {
-            let n_extents = logical.segments.iter().map(|part| part.n_extents);
-            let n_extents = n_extents.fold(0, u64::saturating_add);
-            volumes.push(LogicalVolume {
-                group: group.name.clone(),
-                name: logical.name.clone(),
-                uuid: logical.uuid.clone(),
-                kind: logical.kind.clone(),
-                len_bytes: n_extents.saturating_mul(group.extent_bytes),
-                volume: assembly.logical(&logical.name, 0),
-            });
-        }
-    }
-    for stray in found.iter().filter(|found| !is_of_any(found, &groups)) {
-        if !stray.label.texts.is_empty() {
-            let name = &stray.name;
-            remarks.push(format!(
-                "{name}: its volume group does not know it any more"
-            ));
-        }
-    }
-    (volumes, remarks)
+    groups
 }
 
 fn is_of_any(found: &Found, groups: &[Group]) -> bool {
@@ -151,6 +163,9 @@ impl<'a> Assembly<'a> {
         let known: &Logical = known
             .find(|logical| logical.name == name)
             .ok_or_else(|| corrupt("there is no such volume"))?;
+        if let Some(what) = known.refused {
+            return Err(Error::unsupported(format!("LVM's {what} is not read")));
+        }
         let mut segments = Vec::new();
         for part in &known.segments {
             segments.push(self.segment(part, depth)?);

@@ -95,6 +95,7 @@ fn group(disks: Vec<Vec<u8>>) -> (Vec<LogicalVolume>, Vec<String>) {
             Some(Found {
                 label,
                 volume,
+                place: index,
                 name: format!("disk{index}"),
             })
         })

@@ -74,6 +74,18 @@ impl Section {
         }
     }
 
+    /// Returns all texts in it, alone or in lists.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
+        let values = self.0.iter().flat_map(|(_, value)| match value {
+            Value::List(values) => values.as_slice(),
+            value => std::slice::from_ref(value),
+        });
+        values.filter_map(|value| match value {
+            Value::Text(text) => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
     /// Returns whether a list has that text.
     pub(super) fn has(&self, key: &str, text: &str) -> bool {
         let is_it = |value: &Value| matches!(value, Value::Text(have) if have == text);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use hako_block::{Error, Result};
 
-use crate::mapped::{Mapped, Segment};
+use crate::mapped::{Mapped, Segment, Share, Stripes};
 use crate::volume::{Slice, Volume};
 pub(crate) use superblock::{Superblock, read};
 
@@ -22,6 +22,8 @@ pub(crate) struct Member {
     pub(crate) volume: Arc<dyn Volume>,
     /// How the user knows it.
     pub(crate) name: String,
+    /// Its place in the list of all volumes.
+    pub(crate) place: usize,
 }
 
 /// An array to be listed.
@@ -31,6 +33,8 @@ pub(crate) struct Array {
     pub(crate) uuid: String,
     pub(crate) level: String,
     pub(crate) volume: Result<Arc<dyn Volume>>,
+    /// What of which member is a part of it, by the members' places; none if it is not read.
+    pub(crate) parts: Vec<(usize, Share)>,
     pub(crate) remarks: Vec<String>,
 }
 
@@ -88,11 +92,16 @@ fn array(members: Vec<&Member>) -> Option<Array> {
             newest.n_disks
         ));
     }
+    let volume = volume(newest, &current);
     Some(Array {
         name: short_name(newest),
         uuid: newest.array.clone(),
         level: level_name(newest.level),
-        volume: volume(newest, &current),
+        parts: match &volume {
+            Ok(_) => parts(newest, &current),
+            Err(_) => Vec::new(),
+        },
+        volume,
         remarks,
     })
 }
@@ -168,6 +177,40 @@ fn striped(newest: &Superblock, members: &[&Member]) -> Result<Arc<dyn Volume>> 
     let len = len.ok_or_else(|| Error::corrupt("MD superblock", "the array is too long"))?;
     let segment = Segment::striped(stripes.collect(), len, newest.chunk_bytes)?;
     Ok(Arc::new(Mapped::new(vec![segment])?))
+}
+
+/// Returns what of the members an array that is read is made of.
+fn parts(newest: &Superblock, members: &[&Member]) -> Vec<(usize, Share)> {
+    let mut at: u64 = 0;
+    let mut parts = Vec::new();
+    for (member, which) in members.iter().zip(0..) {
+        let stripes = Stripes {
+            bytes: newest.chunk_bytes,
+            n: members.len() as u64,
+            which,
+        };
+        let own = &member.superblock;
+        let (len, stripes) = match newest.level {
+            1 if own.has_bad_blocks => continue,
+            1 => (newest.size_bytes, None),
+            0 => (share(member), Some(stripes)),
+            _ => (share(member), None),
+        };
+        let start = own.data_at;
+        parts.push((
+            member.place,
+            Share {
+                start,
+                len,
+                at,
+                stripes,
+            },
+        ));
+        if newest.level == -1 {
+            at = at.saturating_add(len);
+        }
+    }
+    parts
 }
 
 fn all_there(newest: &Superblock, members: &[&Member]) -> Result<()> {

@@ -125,6 +125,7 @@ fn arrays(members: &[Spec]) -> Vec<Array> {
             Member {
                 superblock: read(&bytes).unwrap().unwrap(),
                 volume: Arc::new(bytes),
+                place: index,
                 name: format!("p{index}"),
             }
         })
@@ -256,6 +257,7 @@ fn damage_anywhere_ends_in_arrays_that_can_be_asked() {
                 Some(Member {
                     superblock,
                     volume: Arc::new(bytes) as Arc<dyn Volume>,
+                    place: 0,
                     name: role.to_string(),
                 })
             })

@@ -29,6 +29,10 @@ pub struct Content {
     /// Its identity as blkid writes it; empty if it has none.
     pub uuid: String,
     pub(super) file_system: Option<Arc<dyn FileSystem>>,
+    /// The file system that it is a device of, and which, if that is on several.
+    pub(super) shared: Option<(Arc<dyn FileSystem>, u64)>,
+    /// The length of the header of a swap area.
+    pub(super) swap_header_bytes: u64,
     pub(super) inside: Inside,
     pub(super) remarks: Vec<String>,
 }
@@ -119,6 +123,16 @@ fn is_boot_sector(name: &str) -> bool {
 }
 
 impl Content {
+    /// Returns the file system on several volumes that it is one of, and its number in it.
+    pub(crate) fn shared(&self) -> Option<&(Arc<dyn FileSystem>, u64)> {
+        self.shared.as_ref()
+    }
+
+    /// Returns the length of the header, of a swap area.
+    pub(crate) fn swap_header_bytes(&self) -> u64 {
+        self.swap_header_bytes
+    }
+
     fn of_table(table: Table) -> Self {
         Self {
             role: Role::Partitions,
@@ -188,6 +202,7 @@ fn swap(volume: &dyn Volume) -> Result<Option<Content>> {
         };
         let header: [u8; 1068] = peek(volume, 0)?;
         let mut content = Content::only_named(Role::Swap, kind);
+        content.swap_header_bytes = page;
         // Version, last page and bad pages lie before them.
         if le::u32_at(&header, 1024) == 1 {
             content.uuid = uuid_text(array_at(&header, 1036));

@@ -20,6 +20,8 @@ impl Volumes {
             remarks: Vec::new(),
             members: Vec::new(),
             physical: Vec::new(),
+            arrays: Vec::new(),
+            groups: Vec::new(),
         }
     }
 
@@ -102,7 +104,7 @@ impl Volumes {
             uuid: info.map(|info| info.uuid).unwrap_or_default(),
             file_system: fs,
             inside: Inside::Nothing,
-            remarks: Vec::new(),
+            ..Content::default()
         };
         self.found.push(FoundVolume {
             name: format!("{name}{}", self.found.len()),

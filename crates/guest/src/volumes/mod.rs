@@ -22,6 +22,7 @@ pub use identify::{Content, Role};
 
 use crate::fs::{FileSystem, btrfs};
 use crate::lvm;
+use crate::mapped::Share;
 use crate::md;
 use crate::partitions::{Partition, Table, TableKind};
 use crate::volume::{Slice, Volume};
@@ -39,6 +40,20 @@ pub struct Volumes {
     /// Parts of arrays and volume groups that are not put together yet.
     members: Vec<(md::Member, usize)>,
     physical: Vec<(lvm::Found, usize)>,
+    arrays: Vec<ArrayParts>,
+    groups: Vec<GroupParts>,
+}
+
+/// The place of an array, and what of which volumes it has.
+type ArrayParts = (usize, Vec<(usize, Share)>);
+
+/// What lies on what in a volume group.
+pub(crate) struct GroupParts {
+    pub(crate) blueprint: lvm::Blueprint,
+    /// Places of the physical volumes.
+    pub(crate) physical: Vec<usize>,
+    /// Places of the logical volumes that are listed.
+    pub(crate) logical: Vec<Option<usize>>,
 }
 
 /// A volume that was found.
@@ -116,6 +131,8 @@ impl Volumes {
             remarks: Vec::new(),
             members: Vec::new(),
             physical: Vec::new(),
+            arrays: Vec::new(),
+            groups: Vec::new(),
         };
         for (index, disk) in disks.into_iter().enumerate() {
             let name = match index {
@@ -166,6 +183,16 @@ impl Volumes {
             .filter(|found| found.file_system().is_some())
             .filter(|found| !is_shadowed(found))
             .collect()
+    }
+
+    /// Returns the arrays, and what of which volumes each has.
+    pub(crate) fn arrays(&self) -> &[ArrayParts] {
+        &self.arrays
+    }
+
+    /// Returns what lies on what in the volume groups.
+    pub(crate) fn groups(&self) -> &[GroupParts] {
+        &self.groups
     }
 
     /// Adds a volume and says what is in it. Returns its place.
@@ -226,6 +253,7 @@ impl Volumes {
                     superblock,
                     volume,
                     name,
+                    place: at,
                 };
                 self.members.push((member, depth));
             }
@@ -234,6 +262,7 @@ impl Volumes {
                     label,
                     volume,
                     name,
+                    place: at,
                 };
                 self.physical.push((found, depth));
             }
@@ -280,6 +309,7 @@ impl Volumes {
                 uuid: array.uuid,
             };
             let at = self.add(array.name, origin, array.volume, depth);
+            self.arrays.push((at, array.parts));
             if let Some(found) = self.found.get_mut(at) {
                 found.remarks.extend(array.remarks);
             }
@@ -293,10 +323,19 @@ impl Volumes {
         let depth = depths.into_iter().max().unwrap_or(0);
         let (volumes, remarks) = lvm::assemble(&physical);
         self.remarks.extend(remarks);
+        let first = self.groups.len();
+        for blueprint in lvm::blueprints(&physical) {
+            self.groups.push(GroupParts {
+                logical: vec![None; blueprint.logical.len()],
+                physical: physical.iter().map(|found| found.place).collect(),
+                blueprint,
+            });
+        }
         for logical in volumes {
             if self.is_full() {
                 return;
             }
+            let (group, place) = logical.place;
             let name = format!("{}/{}", logical.group, logical.name);
             let origin = Origin::Logical {
                 group: logical.group,
@@ -307,6 +346,10 @@ impl Volumes {
             let at = self.add(name, origin, logical.volume, depth);
             if let Some(found) = self.found.get_mut(at) {
                 found.len_bytes = logical.len_bytes;
+            }
+            let group = self.groups.get_mut(first + group);
+            if let Some(listed) = group.and_then(|group| group.logical.get_mut(place)) {
+                *listed = Some(at);
             }
             self.look_into(at);
         }
@@ -337,6 +380,10 @@ impl Volumes {
                 let Some(found) = self.found.get_mut(*at) else {
                     continue;
                 };
+                let member = found.volume.as_ref().map(|volume| btrfs::member(&**volume));
+                if let (Ok(fs), Some(Ok(Some(member)))) = (&opened, member) {
+                    found.content.shared = Some((Arc::clone(fs), member.device));
+                }
                 match &first {
                     None => {
                         first = Some(found.name.clone());

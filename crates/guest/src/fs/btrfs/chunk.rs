@@ -1,5 +1,8 @@
 //! Chunks: which logical addresses lie where on which devices.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use hako_block::{Error, ErrorKind, Result};
 
 use super::node::Key;
@@ -102,6 +105,33 @@ impl Chunk {
         logical >= self.start && logical - self.start < self.len
     }
 
+    /// Returns the devices that it lies on, each once.
+    pub fn devices(&self) -> BTreeSet<u64> {
+        self.stripes.iter().map(|stripe| stripe.device).collect()
+    }
+
+    /// Returns the parts of it that lie on a device.
+    pub fn parts(self: &Arc<Self>, device: u64) -> Vec<Part> {
+        let n_rows = match self.layout {
+            Layout::Copies => 1,
+            Layout::Striped { copies, .. } => (self.stripes.len() / copies.max(1)).max(1) as u64,
+        };
+        let piece = match self.layout {
+            Layout::Copies => 1,
+            Layout::Striped { piece_bytes, .. } => piece_bytes,
+        };
+        let len = self.len.div_ceil(n_rows).checked_next_multiple_of(piece);
+        let stripes = self.stripes.iter().enumerate();
+        let own = stripes.filter(|(_, stripe)| stripe.device == device);
+        own.map(|(index, stripe)| Part {
+            start: stripe.offset,
+            len: len.unwrap_or(u64::MAX),
+            chunk: Arc::clone(self),
+            index,
+        })
+        .collect()
+    }
+
     /// Returns how many copies of everything it has.
     pub fn n_copies(&self) -> usize {
         match self.layout {
@@ -139,17 +169,53 @@ impl Chunk {
     }
 }
 
+/// What of a chunk lies in one piece on a device.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Where it begins on the device.
+    pub start: u64,
+    /// Its length there.
+    pub len: u64,
+    chunk: Arc<Chunk>,
+    index: usize,
+}
+
+impl Part {
+    /// Returns the logical address of what is `inside` bytes from its beginning, and how many bytes
+    /// follow it there as they do on the device.
+    pub fn logical(&self, inside: u64) -> Option<(u64, u64)> {
+        let left = self.len.checked_sub(inside).filter(|left| *left > 0)?;
+        let (offset, len) = match self.chunk.layout {
+            Layout::Copies => (inside, left),
+            Layout::Striped {
+                piece_bytes,
+                copies,
+            } => {
+                let n_groups = (self.chunk.stripes.len() / copies) as u64;
+                let group = (self.index / copies) as u64;
+                let (row, rest) = (inside / piece_bytes, inside % piece_bytes);
+                let piece = row.checked_mul(n_groups)?.checked_add(group)?;
+                let offset = piece.checked_mul(piece_bytes)?.checked_add(rest)?;
+                (offset, left.min(piece_bytes - rest))
+            }
+        };
+        Some((self.chunk.start.checked_add(offset)?, len))
+    }
+}
+
 /// Returns how a chunk of so many stripes is laid out, by field `type`.
 fn layout(bytes: &[u8], n_stripes: usize) -> Result<Layout> {
     const PROFILES: u64 = 0x7f8;
     let piece_bytes = le::u64_at(bytes, 0x10);
     let copies = usize::from(le::u16_at(bytes, 0x2e)).max(1);
     let profile = le::u64_at(bytes, 0x18) & PROFILES;
+    // Always 64 KiB so far; a sector is the least that makes sense.
+    let is_piece = piece_bytes.is_power_of_two() && piece_bytes >= 4096;
     let is_sound = match profile {
         0 => n_stripes == 1,
-        0x8 => piece_bytes > 0,
+        0x8 => is_piece,
         0x10 | 0x20 => n_stripes == 2,
-        0x40 => piece_bytes > 0 && copies == 2 && n_stripes.is_multiple_of(copies),
+        0x40 => is_piece && copies == 2 && n_stripes.is_multiple_of(copies),
         0x200 => n_stripes == 3,
         0x400 => n_stripes == 4,
         0x80 => return Err(Error::unsupported("the profile RAID5")),

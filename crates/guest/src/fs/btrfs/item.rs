@@ -17,8 +17,11 @@ pub const EXTENT_DATA: u8 = 108;
 pub const EXTENT_CSUM: u8 = 128;
 pub const ROOT_ITEM: u8 = 132;
 pub const ROOT_REF: u8 = 156;
+pub const EXTENT_ITEM: u8 = 168;
+pub const METADATA_ITEM: u8 = 169;
 
 /// Trees.
+pub const EXTENT_TREE: u64 = 2;
 pub const TOP_SUBVOLUME: u64 = 5;
 pub const CSUM_TREE: u64 = 7;
 pub const FIRST_SUBVOLUME: u64 = 256;

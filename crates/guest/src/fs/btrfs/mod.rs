@@ -15,9 +15,10 @@ mod lzo;
 mod node;
 mod store;
 mod superblock;
+mod used;
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use hako_block::crc32c::Crc32c;
@@ -28,6 +29,7 @@ use super::{
     wrong_kind,
 };
 use crate::bytes::le;
+use crate::used::Ranges;
 use crate::volume::Volume;
 use file::Files;
 use item::{
@@ -112,6 +114,7 @@ pub fn open_devices(volumes: Vec<Arc<dyn Volume>>) -> Opened {
 
 struct Btrfs {
     store: Arc<Store>,
+    used: used::Used,
     files: Files,
     info: FsInfo,
     root: NodeId,
@@ -145,6 +148,7 @@ impl Btrfs {
         let sums = root_of_tree(&store, CSUM_TREE)?.node;
         let mut fs = Self {
             files: Files::new(Arc::clone(&store), sums),
+            used: used::Used::default(),
             store,
             info,
             root: NodeId { tree: 0, number: 0 },
@@ -316,6 +320,10 @@ impl FileSystem for Btrfs {
         self.files
             .read(&tree, (link.number, &inode), 0, &mut path)?;
         Ok(path)
+    }
+
+    fn used(&self, device: u64, window: &Range<u64>) -> Result<Ranges> {
+        self.used.find(&self.store, device, window)
     }
 }
 

@@ -171,6 +171,19 @@ impl Store {
         }
     }
 
+    /// Calls `each` with all chunks, those of the superblock first.
+    pub fn each_chunk(&self, mut each: impl FnMut(Chunk) -> Result<()>) -> Result<()> {
+        for chunk in &self.system_chunks {
+            each(chunk.clone())?;
+        }
+        let first = Key::new(CHUNKS_OBJECT, CHUNK_ITEM, 0);
+        let mut items = self.from(&self.superblock.chunks, first);
+        while let Some(item) = items.next_like(first)? {
+            each(Chunk::decode(item.data(), item.key.offset)?.0)?;
+        }
+        Ok(())
+    }
+
     /// Like [`Store::floor`] of the tree of chunks, whose nodes must lie in the superblock's chunks.
     fn system_floor(&self, key: Key) -> Result<Option<Item>> {
         let mut at = self.superblock.chunks;

@@ -67,6 +67,12 @@ impl Blocks {
         self.n_blocks
     }
 
+    /// Returns the blocks from `first` to `end` that the journal has a later copy of.
+    pub(super) fn logged(&self, first: u64, end: u64) -> impl Iterator<Item = u64> {
+        let blocks = self.replayed.range(first..end.max(first));
+        blocks.map(|(block, _)| *block)
+    }
+
     /// Returns a whole block.
     pub(super) fn block(&self, block: u64) -> Result<Vec<u8>> {
         let mut bytes = vec![0; self.block_bytes as usize];

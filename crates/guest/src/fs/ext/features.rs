@@ -18,6 +18,11 @@ pub(super) const RO_BIGALLOC: u32 = 0x200;
 /// s_feature_ro_compat: structures have a CRC-32C.
 pub(super) const RO_METADATA_CSUM: u32 = 0x400;
 
+/// Features for writers that leave bitmaps what they are: sparse superblocks, large files, sorted
+/// directories, huge files, checksums of groups, many subdirectories, extra inode fields, quota,
+/// bigalloc, metadata checksums, read-only, project quota, verity, orphan file.
+pub(super) const RO_MAPPED: u32 = 0x1_b77f;
+
 /// s_feature_incompat: a directory entry tells what it names.
 pub(super) const INCOMPAT_FILETYPE: u32 = 0x2;
 /// s_feature_incompat: the journal holds changes that are nowhere else.
@@ -26,6 +31,8 @@ pub(super) const INCOMPAT_RECOVER: u32 = 0x4;
 pub(super) const INCOMPAT_META_BG: u32 = 0x10;
 /// s_feature_incompat: block numbers have 64 bits, group descriptors more than 32 bytes.
 pub(super) const INCOMPAT_64BIT: u32 = 0x80;
+/// s_feature_incompat: bitmaps and inodes of several groups lie together.
+pub(super) const INCOMPAT_FLEX_BG: u32 = 0x200;
 /// s_feature_incompat: the seed of the checksums is in the superblock.
 pub(super) const INCOMPAT_CSUM_SEED: u32 = 0x2000;
 /// s_feature_incompat: a directory may be longer than 2 GiB.
@@ -40,7 +47,7 @@ const INCOMPAT_READ: u32 = INCOMPAT_FILETYPE
     | 0x40
     | INCOMPAT_64BIT
     | 0x100
-    | 0x200
+    | INCOMPAT_FLEX_BG
     | 0x400
     | INCOMPAT_CSUM_SEED
     | INCOMPAT_LARGEDIR

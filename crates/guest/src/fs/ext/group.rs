@@ -4,25 +4,89 @@
 use hako_block::{Error, Result};
 
 use super::blocks::Blocks;
-use super::features::{INCOMPAT_META_BG, RO_GDT_CSUM};
+use super::features::{INCOMPAT_META_BG, RO_GDT_CSUM, RO_METADATA_CSUM};
 use super::superblock::{Superblock, sum};
 use crate::bytes::le::{u16_at, u32_at};
 
 const CHECKSUM_AT: usize = 0x1e;
 
-/// Returns the block at which the inodes of `group` begin.
-pub(super) fn inode_table(blocks: &Blocks, superblock: &Superblock, group: u32) -> Result<u64> {
-    let descriptor = read(blocks, superblock, group)?;
-    let high = if descriptor.len() >= 64 {
-        u64::from(u32_at(&descriptor, 0x28))
-    } else {
-        0
-    };
-    Ok(high << 32 | u64::from(u32_at(&descriptor, 0x8)))
+/// bg_flags: the bitmap of blocks was never written.
+const BLOCK_UNINIT: u16 = 2;
+
+/// What a descriptor says.
+pub(super) struct Group {
+    /// The block of its bitmap of blocks.
+    pub(super) block_bitmap: u64,
+    /// The block of its bitmap of inodes.
+    pub(super) inode_bitmap: u64,
+    /// The block at which its inodes begin.
+    pub(super) inode_table: u64,
+    /// Its bitmap of blocks was never written: only structures are in use.
+    pub(super) is_unwritten: bool,
+    /// The checksum of its bitmap of blocks, and which of its bits are kept.
+    bitmap_sum: u32,
+    bitmap_sum_mask: u32,
+}
+
+impl Group {
+    fn decode(descriptor: &[u8], superblock: &Superblock) -> Self {
+        let is_long = descriptor.len() >= 64;
+        let block = |low: usize, high: usize| match is_long {
+            true => u64::from(u32_at(descriptor, high)) << 32 | u64::from(u32_at(descriptor, low)),
+            false => u64::from(u32_at(descriptor, low)),
+        };
+        let has_flags = superblock
+            .features
+            .ro_compat(RO_GDT_CSUM | RO_METADATA_CSUM);
+        let sum = u32::from(u16_at(descriptor, 0x18));
+        Self {
+            block_bitmap: block(0x0, 0x20),
+            inode_bitmap: block(0x4, 0x24),
+            inode_table: block(0x8, 0x28),
+            is_unwritten: has_flags && u16_at(descriptor, 0x12) & BLOCK_UNINIT != 0,
+            bitmap_sum: match is_long {
+                true => u32::from(u16_at(descriptor, 0x38)) << 16 | sum,
+                false => sum,
+            },
+            bitmap_sum_mask: if is_long { !0 } else { 0xffff },
+        }
+    }
+
+    /// Returns whether the bitmap of blocks has the checksum that the descriptor keeps.
+    pub(super) fn is_sound_bitmap(&self, superblock: &Superblock, bitmap: &[u8]) -> bool {
+        superblock
+            .checksum_seed()
+            .is_none_or(|seed| sum(seed, &[bitmap]) & self.bitmap_sum_mask == self.bitmap_sum)
+    }
 }
 
 /// Reads the descriptor of `group`, and checks its sum.
-fn read(blocks: &Blocks, superblock: &Superblock, group: u32) -> Result<Vec<u8>> {
+pub(super) fn read(blocks: &Blocks, superblock: &Superblock, group: u32) -> Result<Group> {
+    let descriptor = descriptor(blocks, superblock, group)?;
+    Ok(Group::decode(&descriptor, superblock))
+}
+
+/// Returns how many blocks of superblock and descriptors begin `group`.
+pub(super) fn n_copies(superblock: &Superblock, group: u64) -> u64 {
+    let has_copy = superblock.has_copy(group);
+    let per_block = u64::from(superblock.block_bytes) / u64::from(superblock.descriptor_bytes);
+    let index = group / per_block;
+    let n_blocks = superblock.n_groups().div_ceil(per_block);
+    let first_meta = u64::from(superblock.first_meta_group);
+    let is_meta = superblock.features.incompat(INCOMPAT_META_BG);
+    if is_meta && index >= first_meta {
+        let within = group % per_block;
+        let has_descriptors = within <= 1 || within + 1 == per_block;
+        return u64::from(has_copy) + u64::from(has_descriptors);
+    }
+    match (has_copy, is_meta) {
+        (false, _) => 0,
+        (true, true) => 1 + first_meta.min(n_blocks),
+        (true, false) => 1 + n_blocks + u64::from(superblock.reserved_descriptor_blocks),
+    }
+}
+
+fn descriptor(blocks: &Blocks, superblock: &Superblock, group: u32) -> Result<Vec<u8>> {
     let bytes = u32::from(superblock.descriptor_bytes);
     let per_block = superblock.block_bytes / bytes;
     let block = descriptor_block(superblock, group / per_block, per_block);

@@ -15,8 +15,9 @@ mod inode;
 mod journal;
 mod map;
 mod superblock;
+mod used;
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use hako_block::{Error, ErrorKind, Result};
@@ -29,6 +30,7 @@ use crate::fs::cache::Cache;
 use crate::fs::{
     Driver, Entry, FileSystem, FsInfo, LONGEST_LINK, NodeId, NodeKind, Opened, Stat, wrong_kind,
 };
+use crate::used::Ranges;
 use crate::volume::Volume;
 
 /// ext2, ext3 and ext4.
@@ -63,6 +65,10 @@ fn open(volume: Arc<dyn Volume>) -> Opened {
 struct Ext {
     blocks: Blocks,
     superblock: Superblock,
+    /// Both as they are without the journal, if that was replayed.
+    before: Option<(Blocks, Superblock)>,
+    /// Why its bitmaps are not to be believed, if they are not.
+    doubt: Option<&'static str>,
     info: FsInfo,
     inodes: Cache<u32, Inode>,
     /// By inode, block, and the first of the file's blocks that the node is about.
@@ -74,9 +80,12 @@ struct Ext {
 impl Ext {
     fn new(blocks: Blocks, superblock: Superblock) -> Self {
         let info = info(&blocks, &superblock);
+        let doubt = used::doubt(&superblock);
         Self {
             blocks,
             superblock,
+            before: None,
+            doubt,
             info,
             inodes: Cache::new(256),
             extents: Cache::new(64),
@@ -91,6 +100,7 @@ impl Ext {
             Ok(None) => return Ok(self),
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 let mut left = self;
+                left.doubt = Some("its journal is damaged");
                 left.info.remarks.push(format!(
                     "it was not unmounted, and its journal is damaged ({error}): what was written \
                      last is missing, and files that were written to may be damaged"
@@ -113,7 +123,11 @@ impl Ext {
         }
         let blocks = blocks.with_length(superblock.n_blocks);
         let mut replayed = Self::new(blocks, superblock);
+        if !replay.remarks.is_empty() {
+            replayed.doubt = Some("its journal cannot be replayed as a whole");
+        }
         replayed.info.remarks.extend(replay.remarks);
+        replayed.before = Some((self.blocks, self.superblock));
         Ok(replayed)
     }
 
@@ -141,7 +155,7 @@ impl Ext {
         self.inodes.get_or(number, || {
             let per_group = self.superblock.inodes_per_group;
             let group = (number - 1) / per_group;
-            let table = group::inode_table(&self.blocks, &self.superblock, group)?;
+            let table = group::read(&self.blocks, &self.superblock, group)?.inode_table;
             let bytes = self.superblock.inode_bytes;
             let from = u64::from((number - 1) % per_group) * u64::from(bytes);
             let mut raw = vec![0; usize::from(bytes)];
@@ -260,6 +274,10 @@ impl FileSystem for Ext {
             self.read(&inode, len, 0, &mut target)?;
         }
         Ok(target)
+    }
+
+    fn used(&self, _device: u64, window: &Range<u64>) -> Result<Ranges> {
+        self.used_in(window)
     }
 }
 

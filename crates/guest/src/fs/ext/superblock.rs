@@ -3,8 +3,8 @@
 use hako_block::{Crc32c, Error, Result, Uuid};
 
 use super::features::{
-    COMPAT_SPARSE_SUPER2, Features, INCOMPAT_64BIT, INCOMPAT_CSUM_SEED, RO_BIGALLOC,
-    RO_METADATA_CSUM, RO_SPARSE_SUPER,
+    COMPAT_HAS_JOURNAL, COMPAT_SPARSE_SUPER2, Features, INCOMPAT_64BIT, INCOMPAT_CSUM_SEED,
+    INCOMPAT_FLEX_BG, RO_BIGALLOC, RO_METADATA_CSUM, RO_SPARSE_SUPER,
 };
 use crate::bytes::array_at;
 use crate::bytes::le::{u16_at, u32_at};
@@ -17,6 +17,8 @@ pub(super) const SUPERBLOCK_BYTES: usize = 1024;
 const MAGIC: u16 = 0xef53;
 const MAGIC_AT: usize = 0x38;
 const CHECKSUM_AT: usize = 0x3fc;
+/// s_state: it was unmounted.
+const STATE_VALID: u16 = 1;
 /// s_state: errors were found.
 const STATE_ERRORS: u16 = 2;
 /// Inodes of revision 0.
@@ -34,6 +36,12 @@ pub(super) struct Superblock {
     /// The block that group 0 begins with: 1 if blocks have 1 KiB and are the unit of allocation.
     pub(super) first_block: u32,
     pub(super) blocks_per_group: u32,
+    /// Blocks of the unit of allocation, a power of two: more than one with bigalloc.
+    pub(super) cluster_blocks: u32,
+    /// Groups whose bitmaps and inodes may lie together, with flex_bg.
+    pub(super) flex_groups: u64,
+    /// Blocks behind the descriptors that are kept for more of them.
+    pub(super) reserved_descriptor_blocks: u16,
     pub(super) n_inodes: u32,
     pub(super) inodes_per_group: u32,
     /// The first inode that is not reserved.
@@ -52,6 +60,8 @@ pub(super) struct Superblock {
     pub(super) label: String,
     /// Linux found errors in it, and they were not repaired.
     pub(super) has_errors: bool,
+    /// It was unmounted, or its journal knows what was under way.
+    pub(super) is_clean: bool,
     /// Its checksum is not that of its bytes.
     pub(super) is_damaged: bool,
     checksum_seed: u32,
@@ -90,12 +100,23 @@ impl Superblock {
             0
         };
         let uuid = Uuid(array_at(bytes, 0x68));
+        let log_ratio = match features.ro_compat(RO_BIGALLOC) {
+            true => u32_at(bytes, 0x1c).saturating_sub(log_block),
+            false => 0,
+        };
+        let [log_flex] = array_at(bytes, 0x174);
         let superblock = Self {
             features,
             block_bytes: 1024 << log_block,
             n_blocks: high << 32 | u64::from(u32_at(bytes, 0x4)),
             first_block: u32_at(bytes, 0x14),
             blocks_per_group: u32_at(bytes, 0x20),
+            cluster_blocks: 1_u32.checked_shl(log_ratio).unwrap_or(0),
+            flex_groups: match features.incompat(INCOMPAT_FLEX_BG) {
+                true => 1 << log_flex.min(31),
+                false => 1,
+            },
+            reserved_descriptor_blocks: u16_at(bytes, 0xce),
             n_inodes: u32_at(bytes, 0x0),
             inodes_per_group: u32_at(bytes, 0x28),
             first_inode: if is_old { 11 } else { u32_at(bytes, 0x54) },
@@ -115,6 +136,8 @@ impl Superblock {
             uuid,
             label: text(bytes.get(0x78..0x88).unwrap_or(&[])),
             has_errors: u16_at(bytes, 0x3a) & STATE_ERRORS != 0,
+            is_clean: u16_at(bytes, 0x3a) & STATE_VALID != 0
+                || features.compat & COMPAT_HAS_JOURNAL != 0,
             is_damaged: features.ro_compat(RO_METADATA_CSUM)
                 && sum(!0, &[bytes.get(..CHECKSUM_AT).unwrap_or(&[])])
                     != u32_at(bytes, CHECKSUM_AT),
@@ -124,7 +147,7 @@ impl Superblock {
                 sum(!0, &[&uuid.0])
             },
         };
-        superblock.check(u32_at(bytes, 0x1c).saturating_sub(log_block))?;
+        superblock.check(log_ratio)?;
         Ok(superblock)
     }
 
@@ -167,11 +190,6 @@ impl Superblock {
     /// `log_ratio`: blocks in a cluster, as a power of two.
     fn check(&self, log_ratio: u32) -> Result<()> {
         let block_bits = u64::from(self.block_bytes) * 8;
-        let log_ratio = if self.features.ro_compat(RO_BIGALLOC) {
-            log_ratio
-        } else {
-            0
-        };
         let most_blocks = block_bits.checked_shl(log_ratio).filter(|_| log_ratio < 32);
         let is_between = |value: u64, least: u64, most: u64| (least..=most).contains(&value);
         let inode_bytes = u32::from(self.inode_bytes);
@@ -184,6 +202,8 @@ impl Superblock {
                 most_blocks.unwrap_or(0),
             ))
             .then(|| format!("{} blocks in a group", self.blocks_per_group)),
+            (!self.blocks_per_group.is_multiple_of(self.cluster_blocks))
+                .then(|| format!("clusters of {} blocks", self.cluster_blocks)),
             (!is_between(u64::from(self.inodes_per_group), 1, block_bits))
                 .then(|| format!("{} inodes in a group", self.inodes_per_group)),
             (!inode_bytes.is_power_of_two() || inode_bytes < 128 || inode_bytes > self.block_bytes)

@@ -37,6 +37,10 @@ pub(super) struct Geometry {
     pub(super) width: Width,
     /// The table that is read, in bytes.
     pub(super) table_at: u64,
+    /// Where the first table is, how long each is, and how many follow each other.
+    pub(super) tables_at: u64,
+    pub(super) table_bytes: u64,
+    pub(super) n_tables: u8,
     pub(super) root: Root,
     /// Where cluster 2 begins.
     pub(super) data_at: u64,
@@ -120,6 +124,9 @@ impl Geometry {
         Ok(Self {
             width,
             table_at: tables_at + live * table_bytes,
+            tables_at,
+            table_bytes,
+            n_tables,
             root: match is_32 {
                 true => Root::Chain(le::u32_at(sector, 44)),
                 false => Root::Fixed {

@@ -8,8 +8,9 @@ mod geometry;
 mod names;
 #[cfg(test)]
 mod tests;
+mod used;
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex};
 
 use hako_block::{Error, ErrorKind, Result};
@@ -18,6 +19,7 @@ use super::cache::Cache;
 use super::date::Date;
 use super::{Driver, Entry, FileSystem, FsInfo, NodeId, NodeKind, Opened, Stat, Time, wrong_kind};
 use crate::bytes::le;
+use crate::used::Ranges;
 use crate::volume::Volume;
 use chain::Last;
 use geometry::{Geometry, Root, is_fat};
@@ -359,5 +361,9 @@ impl FileSystem for Fat {
 
     fn read_link(&self, link: NodeId) -> Result<Vec<u8>> {
         Err(wrong_kind(link, "link"))
+    }
+
+    fn used(&self, _device: u64, window: &Range<u64>) -> Result<Ranges> {
+        self.used_in(window)
     }
 }

@@ -15,9 +15,10 @@ mod reparse;
 mod runs;
 mod stream;
 mod table;
+mod used;
 
 use std::cmp::Ordering;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use hako_block::{Error, ErrorKind, Result};
@@ -27,6 +28,7 @@ use super::{
     wrong_kind,
 };
 use crate::bytes::{array_at, le};
+use crate::used::Ranges;
 use crate::volume::Volume;
 use index::{Index, IndexName};
 use names::{UpCase, to_utf8, to_utf16, units};
@@ -68,7 +70,11 @@ fn open(volume: Arc<dyn Volume>) -> Opened {
         let what = "the first record of its table is damaged, the copy was used";
         info.remarks.push(what.to_owned());
     }
-    about_volume(&table, &mut info)?;
+    let is_dirty = about_volume(&table, &mut info)?;
+    let doubt = match is_dirty {
+        true => Some("it is marked dirty"),
+        false => used::doubt_of_log(&table)?,
+    };
     let up_case = File::open(&table, UP_CASE)?.stream(&table, DATA, "")?;
     let mut bytes = vec![0; UpCase::BYTES];
     let len = match up_case {
@@ -81,6 +87,7 @@ fn open(volume: Arc<dyn Volume>) -> Opened {
         root: Reference(ROOT.0 | u64::from(root) << 48),
         table,
         info,
+        doubt,
     };
     if ntfs.is_hibernated() {
         let what = "Windows is hibernated or was shut down with fast startup";
@@ -89,8 +96,8 @@ fn open(volume: Arc<dyn Volume>) -> Opened {
     Ok(Arc::new(ntfs))
 }
 
-/// Reads the label, the version (major 8, minor 9) and the flags (0x0a).
-fn about_volume(table: &Table, info: &mut FsInfo) -> Result<()> {
+/// Reads the label, the version (major 8, minor 9) and the flags (0x0a). Returns whether it is dirty.
+fn about_volume(table: &Table, info: &mut FsInfo) -> Result<bool> {
     const IS_DIRTY: u16 = 1;
     let volume = File::open(table, VOLUME)?;
     if let Some(label) = volume.value(table, VOLUME_NAME, "")? {
@@ -104,11 +111,12 @@ fn about_volume(table: &Table, info: &mut FsInfo) -> Result<()> {
             return Err(Error::unsupported(format!("NTFS version {major}.{minor}")));
         }
     }
-    if le::u16_at(&about, 0x0a) & IS_DIRTY != 0 {
+    let is_dirty = le::u16_at(&about, 0x0a) & IS_DIRTY != 0;
+    if is_dirty {
         let what = "it was not unmounted (marked dirty); its log was not replayed";
         info.remarks.push(what.to_owned());
     }
-    Ok(())
+    Ok(is_dirty)
 }
 
 struct Ntfs {
@@ -116,6 +124,8 @@ struct Ntfs {
     up_case: UpCase,
     root: Reference,
     info: FsInfo,
+    /// Why its bitmap is not to be believed, if it is not.
+    doubt: Option<&'static str>,
 }
 
 /// What a file is, with what had to be read to know.
@@ -304,6 +314,14 @@ impl FileSystem for Ntfs {
             Shape::Link(path) => Err(bad(format!("a link of {} bytes", path.len()))),
             _ => Err(wrong_kind(link, "link")),
         }
+    }
+
+    fn used(&self, _device: u64, window: &Range<u64>) -> Result<Ranges> {
+        self.used_in(window)
+    }
+
+    fn scratch(&self) -> Result<Ranges> {
+        self.scratch_files()
     }
 }
 

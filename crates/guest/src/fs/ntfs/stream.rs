@@ -256,6 +256,26 @@ impl Stream {
         self.flags & ENCRYPTED != 0
     }
 
+    /// Returns whether its bytes are stored as they are.
+    pub fn is_plain(&self) -> bool {
+        self.flags & (COMPRESSION | ENCRYPTED) == 0
+    }
+
+    /// Returns all its runs, at most `most`; none if it has more, or its bytes are in a record.
+    pub fn all_runs(&self, table: &Table, most: usize) -> Result<Option<Vec<Run>>> {
+        let Body::Clusters { parts, .. } = &self.body else {
+            return Ok(None);
+        };
+        let mut all = Vec::new();
+        for (first, _) in parts {
+            all.extend(self.runs_at(table, *first)?);
+            if all.len() > most {
+                return Ok(None);
+            }
+        }
+        Ok(Some(all))
+    }
+
     /// Reads from `offset`; returns how many bytes were there.
     pub fn read(&self, table: &Table, offset: u64, buf: &mut [u8]) -> Result<usize> {
         if self.is_encrypted() {

@@ -11,9 +11,10 @@ mod inode;
 mod log;
 mod store;
 mod superblock;
+mod used;
 
 use std::ops::{ControlFlow, Range};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hako_block::{Error, ErrorKind, Result};
 
@@ -27,6 +28,7 @@ use crate::fs::cache::Cache;
 use crate::fs::{
     Driver, Entry, FileSystem, FsInfo, LONGEST_LINK, NodeId, NodeKind, Opened, Stat, wrong_kind,
 };
+use crate::used::Ranges;
 use crate::volume::{Volume, read_vec};
 
 /// XFS.
@@ -57,6 +59,7 @@ fn open(volume: Arc<dyn Volume>) -> Opened {
     let sector = read_vec(&*volume, 0, Superblock::sector_bytes(&sector)?)?;
     let superblock = Superblock::decode(&sector)?;
     let mut remarks = Vec::new();
+    let mut doubt = used::doubt(&superblock);
     let replay = match log::replay(&*volume, &superblock) {
         Ok(replay) => replay,
         Err(error) if error.kind() == ErrorKind::Corrupt => {
@@ -64,10 +67,14 @@ fn open(volume: Arc<dyn Volume>) -> Opened {
                 "it was not unmounted, and its log is damaged ({error}): what was written last is \
                  missing, and files that were written to may be damaged"
             ));
+            doubt = Some("its log is damaged");
             Replay::default()
         }
         Err(error) => return Err(error),
     };
+    if replay.is_partial {
+        doubt = Some("its log cannot be replayed as a whole");
+    }
     remarks.extend(replay.remarks);
     let store = Store::new(volume).replayed(replay.pieces);
     let superblock = replayed_superblock(&store, superblock, sector.len())?;
@@ -78,6 +85,8 @@ fn open(volume: Arc<dyn Volume>) -> Opened {
         superblock,
         info,
         patches: replay.inodes,
+        doubt,
+        touched: OnceLock::new(),
         inodes: Cache::new(256),
         nodes: Cache::new(64),
     }))
@@ -109,6 +118,10 @@ struct Xfs {
     info: FsInfo,
     /// What the log says of inodes.
     patches: log::Patches,
+    /// Why its trees of free space are not to be believed, if they are not.
+    doubt: Option<&'static str>,
+    /// What the log writes to.
+    touched: OnceLock<Ranges>,
     inodes: Cache<u64, Inode>,
     /// By their block, and the first of the file's blocks that they are about.
     nodes: Cache<(u64, u64), Node>,
@@ -329,6 +342,10 @@ impl FileSystem for Xfs {
             }
             _ => self.remote_link(&inode, inode.len_bytes()),
         }
+    }
+
+    fn used(&self, _device: u64, window: &Range<u64>) -> Result<Ranges> {
+        self.used_in(window)
     }
 }
 

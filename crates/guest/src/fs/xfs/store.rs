@@ -45,6 +45,12 @@ impl Store {
         self.pieces.range(at / PIECE_BYTES..end).next().is_some()
     }
 
+    /// Returns the places of the pieces.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = u64> {
+        let numbers = self.pieces.keys();
+        numbers.map(|number| number.saturating_mul(PIECE_BYTES))
+    }
+
     /// Reads exactly `buf.len()` bytes.
     pub(super) fn read(&self, at: u64, buf: &mut [u8]) -> Result<()> {
         self.volume.read_at(at, buf)?;

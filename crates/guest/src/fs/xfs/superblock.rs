@@ -36,6 +36,8 @@ const INCOMPAT_REFUSED: &[(u32, &str)] = &[(0x200, "zoned"), (0x400, "zone gaps"
 pub(super) struct Superblock {
     /// 512 to 65536, a power of two.
     pub(super) block_bytes: u32,
+    /// 512 to 32768, a power of two.
+    pub(super) sector_bytes: u32,
     pub(super) n_blocks: u64,
     pub(super) n_groups: u32,
     pub(super) blocks_per_group: u32,
@@ -96,6 +98,7 @@ impl Superblock {
         let label = label.split(|byte| *byte == 0).next().unwrap_or(&[]);
         let superblock = Self {
             block_bytes: u32_at(sector, 4),
+            sector_bytes: u32::try_from(Self::sector_bytes(sector)?).unwrap_or(512),
             n_blocks: u64_at(sector, 8),
             n_groups: u32_at(sector, 88),
             blocks_per_group: u32_at(sector, 84),

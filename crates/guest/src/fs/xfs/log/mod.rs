@@ -31,7 +31,9 @@ pub(super) struct Replay {
     pub(super) pieces: BTreeMap<u64, Piece>,
     /// Inodes.
     pub(super) inodes: Patches,
-    /// What of it could not be replayed.
+    /// Whether it could not be replayed as a whole, or not be found.
+    pub(super) is_partial: bool,
+    /// What of it could not be replayed, or was under way.
     pub(super) remarks: Vec<String>,
 }
 
@@ -42,6 +44,7 @@ pub(super) fn replay(volume: &dyn Volume, superblock: &Superblock) -> Result<Rep
         let remark = "its log is on another disk: if it was not unmounted, what was written last is \
                       missing";
         return Ok(Replay {
+            is_partial: true,
             remarks: vec![remark.to_owned()],
             ..Replay::default()
         });
@@ -156,6 +159,7 @@ impl Log<'_> {
         if have != Some(last) {
             remarks.push(damage("a record in the middle is not whole"));
         }
+        let is_partial = !remarks.is_empty();
         if !changes.intended.is_empty() {
             let n = changes.intended.len();
             remarks.push(format!(
@@ -166,6 +170,7 @@ impl Log<'_> {
         Ok(Replay {
             pieces: changes.pieces,
             inodes: changes.inodes,
+            is_partial,
             remarks,
         })
     }
