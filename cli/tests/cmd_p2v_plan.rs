@@ -1,4 +1,5 @@
 //! `hako p2v plan`, as a user runs it.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 

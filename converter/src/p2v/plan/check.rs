@@ -61,7 +61,7 @@ fn machine(plan: &Plan, found: &mut Vec<String>) {
     if let Err(error) = cpu.check() {
         found.push(format!("cpu: {error}"));
     }
-    let bytes = plan.memory.mib.checked_mul(1 << 20).unwrap_or(u64::MAX);
+    let bytes = plan.memory.mib.saturating_mul(1 << 20);
     if check_memory(bytes).is_err() {
         let mib = plan.memory.mib;
         found.push(format!(

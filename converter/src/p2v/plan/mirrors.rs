@@ -77,9 +77,8 @@ fn is_dispensable(volume: &Volume) -> bool {
 /// Returns the name of the disk that `disk` is another path to.
 pub fn path_to<'a>(inventory: &'a Inventory, disk: &Disk) -> Option<&'a str> {
     let mut volumes = inventory.volumes.iter();
-    let map = volumes.find(|volume| {
-        volume.kind == VolumeKind::Multipath && volume.on.iter().any(|path| *path == disk.name)
-    })?;
+    let map = volumes
+        .find(|volume| volume.kind == VolumeKind::Multipath && volume.on.contains(&disk.name))?;
     let mut disks = inventory.disks.iter();
     let first = disks.find(|other| map.on.contains(&other.name))?;
     (first.name != disk.name).then_some(first.name.as_str())

@@ -320,7 +320,7 @@ mod tests {
                 used((p95 + more) * GIB, (p95 + extra + more) * GIB),
                 Some(65536),
             );
-            assert!(small.size <= large.size && large.size % 256 == 0);
+            assert!(small.size <= large.size && large.size.is_multiple_of(256));
         }
     }
 

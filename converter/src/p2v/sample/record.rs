@@ -163,7 +163,7 @@ pub struct Stall {
 pub struct Device {
     /// Which of the two.
     pub kind: DeviceKind,
-    /// Its name, at most [`NAME_BYTES`] long.
+    /// Its name, at most 15 bytes long.
     pub name: String,
     /// Reads; packets received.
     pub reads: u64,
