@@ -19,6 +19,7 @@ mod glob;
 pub mod initrd;
 pub mod kernel;
 mod lvm;
+mod lzo;
 mod mapped;
 mod md;
 pub mod os;

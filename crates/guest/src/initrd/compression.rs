@@ -7,6 +7,7 @@ use hako_block::Result;
 use super::from_io;
 use super::input::Input;
 use super::lz4::Legacy;
+use super::lzop::{self, Lzop};
 
 /// How a stretch of an initrd is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub enum Compression {
     Lz4Legacy,
     /// LZ4 in a frame.
     Lz4,
+    /// LZO in a file of lzop.
+    Lzo,
     /// Zstandard.
     Zstd,
 }
@@ -41,6 +44,7 @@ impl Compression {
             (&[0x5d, 0, 0], Compression::Lzma),
             (&[0x02, 0x21, 0x4c, 0x18], Compression::Lz4Legacy),
             (&[0x04, 0x22, 0x4d, 0x18], Compression::Lz4),
+            (&lzop::MAGIC, Compression::Lzo),
             (&[0x28, 0xb5, 0x2f, 0xfd], Compression::Zstd),
         ];
         let mut known = BEGINNINGS.iter();
@@ -58,6 +62,7 @@ impl Compression {
             Self::Lzma => "lzma",
             Self::Lz4Legacy => "lz4-legacy",
             Self::Lz4 => "lz4",
+            Self::Lzo => "lzo",
             Self::Zstd => "zstd",
         }
     }
@@ -76,6 +81,7 @@ pub(super) enum Decoder<'i, 's> {
     Lzma(Box<lzma_rust2::LzmaReader<&'i mut Input<'s>>>),
     Lz4Legacy(Legacy<'i, 's>),
     Lz4(Box<lz4_flex::frame::FrameDecoder<&'i mut Input<'s>>>),
+    Lzo(Lzop<'i, 's>),
     Zstd(zstd::Decoder<'static, &'i mut Input<'s>>),
 }
 
@@ -95,6 +101,7 @@ impl<'i, 's> Decoder<'i, 's> {
             }
             Compression::Lz4Legacy => Self::Lz4Legacy(Legacy::new(input)),
             Compression::Lz4 => Self::Lz4(Box::new(lz4_flex::frame::FrameDecoder::new(input))),
+            Compression::Lzo => Self::Lzo(Lzop::new(input).map_err(from_io)?),
             Compression::Zstd => {
                 let decoder = zstd::Decoder::with_buffer(input).map_err(from_io)?;
                 let mut decoder = decoder.single_frame();
@@ -118,6 +125,7 @@ impl<'i, 's> Decoder<'i, 's> {
             }
             Self::Lz4Legacy(decoder) => decoder.into_inner(),
             Self::Lz4(decoder) => decoder.into_inner(),
+            Self::Lzo(decoder) => decoder.into_inner(),
             Self::Zstd(decoder) => decoder.finish(),
         };
         Ok(input.offset())
@@ -134,6 +142,7 @@ impl Read for Decoder<'_, '_> {
             Self::Lzma(decoder) => decoder.read(buf),
             Self::Lz4Legacy(decoder) => decoder.read(buf),
             Self::Lz4(decoder) => decoder.read(buf),
+            Self::Lzo(decoder) => decoder.read(buf),
             Self::Zstd(decoder) => decoder.read(buf),
         }
     }

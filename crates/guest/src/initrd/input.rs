@@ -10,7 +10,7 @@ use super::from_io;
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// How many bytes tell what begins there.
-pub(super) const HEAD_BYTES: usize = 6;
+pub(super) const HEAD_BYTES: usize = 9;
 
 pub(super) struct Input<'a> {
     source: &'a mut dyn Read,

@@ -8,6 +8,7 @@ mod compression;
 mod contents;
 mod input;
 mod lz4;
+mod lzop;
 
 use std::io::{Read, Write};
 

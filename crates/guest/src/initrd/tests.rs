@@ -70,6 +70,7 @@ const PROGRAMS: &[(&str, &[&str], Compression)] = &[
     ("xz", &["--format=lzma"], Compression::Lzma),
     ("lz4", &["-l", "-9"], Compression::Lz4Legacy),
     ("lz4", &["-9"], Compression::Lz4),
+    ("lzop", &["-9"], Compression::Lzo),
     ("zstd", &["-q", "-19"], Compression::Zstd),
 ];
 

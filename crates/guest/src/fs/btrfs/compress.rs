@@ -4,8 +4,8 @@ use std::io::Read;
 
 use hako_block::{Error, ErrorKind, Result};
 
-use super::lzo;
 use crate::bytes::le;
+use crate::lzo;
 
 /// The largest window of a zstd frame that btrfs writes (`ZSTD_BTRFS_MAX_WINDOWLOG`).
 const ZSTD_WINDOW_LOG: u32 = 17;

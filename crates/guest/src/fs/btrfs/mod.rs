@@ -11,7 +11,6 @@ mod chunk;
 mod compress;
 mod file;
 mod item;
-mod lzo;
 mod node;
 mod store;
 mod superblock;
