@@ -79,6 +79,8 @@ const VERBS: &[(&str, &str, Does)] = &[
     ("snapshot doctor", "web", Refused),
     ("snapshot doctor", "--repair web", Refused),
     ("backup export", "--output backup web", Refused),
+    ("p2v sample", "", Else),
+    ("p2v plan", "", Else),
 ];
 
 /// The verbs that the binary has, as the manual pages list them.
