@@ -217,7 +217,7 @@ mod tests {
         };
         assert_eq!(above(&share, 10), Some((108, 4)));
         assert_eq!(above(&share, 15), Some((121, 3)));
-        assert_eq!(above(&share, 28), Some((156, 2)));
+        assert_eq!(above(&share, 28), Some((158, 2)));
     }
 
     #[test]
