@@ -85,17 +85,15 @@ impl Site {
     /// Makes a machine `web` of a disk, as a Linux of today has it: pvscsi, vmxnet3.
     #[track_caller]
     pub fn create(&self, disk: &Path, options: &[&str]) {
-        let words = [
-            "vm",
-            "create",
-            "web",
-            "--guest-os",
-            "debian12-64",
-            "--memory",
-            "640M",
-        ];
-        let from = ["--from-disk", disk.to_str().unwrap()];
-        self.hako(&[&words[..], &from, options].concat()).ok();
+        let from = ["--memory", "640M", "--from-disk", disk.to_str().unwrap()];
+        self.create_of(&[&from, options].concat());
+    }
+
+    /// Makes a machine `web` for a Linux of today of what the options say.
+    #[track_caller]
+    pub fn create_of(&self, options: &[&str]) {
+        let words = ["vm", "create", "web", "--guest-os", "debian12-64"];
+        self.hako(&[&words[..], options].concat()).ok();
     }
 
     /// Makes a disk that has the guest run a script for sh instead of starting its system; returns

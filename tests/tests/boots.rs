@@ -324,21 +324,8 @@ fn a_new_machine_without_a_system_boots_the_cd_that_it_was_made_with() {
         cd.to_str().unwrap(),
     ];
     run_program("genisoimage", &make).ok();
-    let words = [
-        "vm",
-        "create",
-        "web",
-        "--guest-os",
-        "debian12-64",
-        "--memory",
-        "128M",
-    ];
-    let words = [
-        &words[..],
-        &["--disk", "1G", "--cdrom", iso.to_str().unwrap()],
-    ]
-    .concat();
-    site.hako(&words).ok();
+    let cdrom = iso.to_str().unwrap();
+    site.create_of(&["--memory", "128M", "--disk", "1G", "--cdrom", cdrom]);
     site.start(&[]);
     site.wait_for_line("INSTALLER begins");
 }
