@@ -1,15 +1,8 @@
 //! Sizes as people write and read them: powers of 1024.
 
 use hako_block::SECTOR_BYTES;
-
-const UNITS: [(char, &str); 6] = [
-    ('K', "KiB"),
-    ('M', "MiB"),
-    ('G', "GiB"),
-    ('T', "TiB"),
-    ('P', "PiB"),
-    ('E', "EiB"),
-];
+use hako_block::words::UNITS;
+pub use hako_block::words::human;
 
 /// Reads `512`, `512M`, `20G`, `1.5TiB`. A fraction is rounded up to a whole sector, so that
 /// `1.1G` is the size of a disk.
@@ -39,8 +32,8 @@ fn multiplier(unit: &str) -> Result<u64, String> {
     if unit.is_empty() {
         return Ok(1);
     }
-    for (power, (letter, name)) in (1u32..).zip(UNITS) {
-        if unit.eq_ignore_ascii_case(name) || unit.eq_ignore_ascii_case(&letter.to_string()) {
+    for (power, name) in (1u32..).zip(UNITS) {
+        if unit.eq_ignore_ascii_case(name) || unit.eq_ignore_ascii_case(&name[..1]) {
             return Ok(1 << (10 * power));
         }
     }
@@ -62,22 +55,6 @@ fn part_of(fraction: &str, multiplier: u64) -> Result<u64, String> {
     let sectors = (digits * u128::from(multiplier)).div_ceil(scale);
     let sectors = u64::try_from(sectors).map_err(|_| "too large".to_owned())?;
     Ok(sectors * SECTOR_BYTES)
-}
-
-/// Returns the size for people: `20 GiB`, `1.5 MiB`, `512 bytes`.
-pub fn human(bytes: u64) -> String {
-    let Some(power) = (1..=UNITS.len())
-        .rev()
-        .find(|power| bytes >> (10 * power) > 0)
-    else {
-        return format!("{bytes} bytes");
-    };
-    let (unit_shift, unit) = (10 * power, UNITS[power - 1].1);
-    let tenths = (u128::from(bytes) * 10) >> unit_shift;
-    match tenths % 10 {
-        0 => format!("{} {unit}", tenths / 10),
-        tenth => format!("{}.{tenth} {unit}", tenths / 10),
-    }
 }
 
 /// Returns the size for people with the exact bytes: `20 GiB (21474836480 bytes)`.

@@ -27,6 +27,7 @@ mod sys;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 pub mod tree;
+pub mod words;
 
 pub use chain::Chain;
 pub use crc32c::Crc32c;

@@ -12,6 +12,7 @@ pub mod boot;
 pub mod bytes;
 pub mod cpio;
 mod crc32;
+pub mod date;
 pub mod direct;
 pub mod drivers;
 pub mod fs;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use hako_formats::machine::{Cpu, Mac, Node, check_memory};
 
 use super::hardware::{cards, controllers};
-use super::model::{Action, Disk, Finding, Nic, Plan, SCHEMA};
+use super::model::{Action, Disk, Nic, Plan, SCHEMA};
 use crate::p2v::inventory::model::{FirmwareKind, Inventory, Level};
 
 /// Returns what is wrong with a plan, as sentences that begin with the place. With an inventory also
@@ -31,14 +31,7 @@ pub fn add_forgotten(plan: &mut Plan, inventory: &Inventory) {
         let is_known =
             known.any(|known| known.code == finding.code && known.about == finding.about);
         if finding.level == Level::Blocker && !is_known {
-            plan.findings.push(Finding {
-                level: finding.level,
-                code: finding.code.clone(),
-                about: finding.about.clone(),
-                what: finding.what.clone(),
-                advice: finding.advice.clone(),
-                accepted: false,
-            });
+            plan.findings.push(finding.into());
         }
     }
 }

@@ -1,10 +1,11 @@
 //! What becomes of the server's disks and swap spaces.
 
+use hako_block::words::human;
+
 use super::hardware::Controller;
 use super::history::{History, Metric};
 use super::mirrors::{mirror_of, path_to};
 use super::model::{Action, Disk, Swap};
-use super::words::human;
 use crate::p2v::inventory::model::{self, Inventory};
 
 /// Behind the last partition a GPT has its second copy: 33 sectors.

@@ -9,15 +9,7 @@ use crate::p2v::inventory::model::{FirmwareKind, Inventory, Level, NicKind, Serv
 
 /// Returns what the inventory found, and what follows from it.
 pub fn of_inventory(inventory: &Inventory) -> Vec<Finding> {
-    let taken = inventory.findings.iter().map(|finding| Finding {
-        level: finding.level,
-        code: finding.code.clone(),
-        about: finding.about.clone(),
-        what: finding.what.clone(),
-        advice: finding.advice.clone(),
-        accepted: false,
-    });
-    let mut findings: Vec<Finding> = taken.collect();
+    let mut findings: Vec<Finding> = inventory.findings.iter().map(Finding::from).collect();
     if inventory.disks.is_empty() {
         findings.push(finding(
             Level::Blocker,

@@ -16,7 +16,6 @@ mod size;
 mod tests;
 mod text;
 mod usage;
-mod words;
 
 use std::path::Path;
 
@@ -193,9 +192,54 @@ impl Known {
     }
 }
 
-/// What a machine gets whose server nobody knows the size of.
-const DEFAULT_CPUS: u32 = 2;
-const DEFAULT_MEMORY_MIB: u64 = 4096;
+/// A part of a machine that has a size.
+struct Part<T> {
+    name: &'static str,
+    /// The option that says its size.
+    option: &'static str,
+    /// What a machine gets whose server nobody knows the size of.
+    default: T,
+}
+
+const CPUS: Part<u32> = Part {
+    name: "processors",
+    option: "--size N",
+    default: 2,
+};
+const MEMORY_MIB: Part<u64> = Part {
+    name: "memory",
+    option: "--size SIZE",
+    default: 4096,
+};
+
+impl<T: Copy> Part<T> {
+    /// Chooses among what was said, what use comes to and what the server has, and says why.
+    fn choose(
+        &self,
+        size: Size,
+        said: Option<T>,
+        by_use: Option<&size::Sized<T>>,
+        as_is: Option<T>,
+        findings: &mut Vec<model::Finding>,
+    ) -> (T, String) {
+        let chosen = match (said, by_use, as_is, size) {
+            (Some(said), ..) => (said, "as was said".to_owned()),
+            (None, Some(sized), _, Size::Measured | Size::Said { .. }) => {
+                (sized.size, sized.why.clone())
+            }
+            (None, _, Some(as_is), Size::AsIs) => (as_is, "as the server".to_owned()),
+            (None, _, Some(as_is), _) => (as_is, "as the server: nothing was measured".to_owned()),
+            (None, _, None, _) => {
+                findings.push(findings::unknown_size(self.name, self.option));
+                (self.default, "nothing is known".to_owned())
+            }
+        };
+        if said.is_none() && by_use.is_some_and(|sized| sized.is_short) {
+            findings.push(findings::short(self.name));
+        }
+        chosen
+    }
+}
 
 fn cpu(
     inventory: &Inventory,
@@ -209,21 +253,7 @@ fn cpu(
         Size::Said { cpus, .. } => cpus,
         _ => None,
     };
-    let (count, why) = match (said, &by_use, as_is, size) {
-        (Some(said), ..) => (said, "as was said".to_owned()),
-        (None, Some(sized), _, Size::Measured | Size::Said { .. }) => {
-            (sized.size, sized.why.clone())
-        }
-        (None, _, Some(as_is), Size::AsIs) => (as_is, "as the server".to_owned()),
-        (None, _, Some(as_is), _) => (as_is, "as the server: nothing was measured".to_owned()),
-        (None, _, None, _) => {
-            findings.push(findings::unknown_size("processors", "--size N"));
-            (DEFAULT_CPUS, "nothing is known".to_owned())
-        }
-    };
-    if said.is_none() && by_use.as_ref().is_some_and(|sized| sized.is_short) {
-        findings.push(findings::short("processors"));
-    }
+    let (count, why) = CPUS.choose(size, said, by_use.as_ref(), as_is, findings);
     Cpu {
         count,
         cores_per_socket: cores_per_socket(count, inventory.cpu.sockets),
@@ -261,21 +291,7 @@ fn memory(
         Size::Said { memory_mib, .. } => memory_mib,
         _ => None,
     };
-    let (mib, why) = match (said, &by_use, as_is_mib, size) {
-        (Some(said), ..) => (said, "as was said".to_owned()),
-        (None, Some(sized), _, Size::Measured | Size::Said { .. }) => {
-            (sized.size, sized.why.clone())
-        }
-        (None, _, Some(as_is), Size::AsIs) => (as_is, "as the server".to_owned()),
-        (None, _, Some(as_is), _) => (as_is, "as the server: nothing was measured".to_owned()),
-        (None, _, None, _) => {
-            findings.push(findings::unknown_size("memory", "--size SIZE"));
-            (DEFAULT_MEMORY_MIB, "nothing is known".to_owned())
-        }
-    };
-    if said.is_none() && by_use.as_ref().is_some_and(|sized| sized.is_short) {
-        findings.push(findings::short("memory"));
-    }
+    let (mib, why) = MEMORY_MIB.choose(size, said, by_use.as_ref(), as_is_mib, findings);
     Memory {
         mib,
         as_is_mib,

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::p2v::inventory::model::Level;
+use crate::p2v::inventory::{self, model::Level};
 
 /// The schema's number: the first.
 pub const SCHEMA: u32 = 1;
@@ -307,6 +307,20 @@ pub struct Finding {
     /// Whether somebody has seen to a blocker.
     #[serde(default)]
     pub accepted: bool,
+}
+
+impl From<&inventory::model::Finding> for Finding {
+    /// Takes over what an inventory found; nobody has accepted it yet.
+    fn from(found: &inventory::model::Finding) -> Self {
+        Self {
+            level: found.level,
+            code: found.code.clone(),
+            about: found.about.clone(),
+            what: found.what.clone(),
+            advice: found.advice.clone(),
+            accepted: false,
+        }
+    }
 }
 
 impl Plan {

@@ -19,7 +19,8 @@ const PEAK_MEMORY_LOAD: f64 = 0.90;
 /// Percent of the time in which something waited, above which nothing is taken away.
 const CPU_PRESSURE: f64 = 10.0;
 const MEMORY_PRESSURE: f64 = 5.0;
-const MIB: f64 = 1_048_576.0;
+/// Bytes in a MiB.
+pub(super) const MIB: f64 = 1_048_576.0;
 /// What memory is a multiple of, in MiB.
 const MEMORY_STEP_MIB: u64 = 256;
 /// What a system needs besides what its services take for themselves, in MiB.

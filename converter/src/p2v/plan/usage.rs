@@ -2,9 +2,8 @@
 
 use super::history::{Distribution, History, Metric, Recording};
 use super::model::{Confidence, Measured};
-use super::size::{CpuUse, MemoryUse};
+use super::size::{CpuUse, MIB, MemoryUse};
 
-const MIB: f64 = 1_048_576.0;
 const HOUR_MS: i64 = 3_600_000;
 /// Percentiles, in hundredths of a percent.
 const P95: u32 = 9500;

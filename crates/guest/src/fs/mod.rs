@@ -2,7 +2,6 @@
 
 pub mod btrfs;
 mod cache;
-mod date;
 mod ext;
 mod fat;
 mod iso9660;

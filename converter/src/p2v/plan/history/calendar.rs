@@ -1,4 +1,6 @@
-//! Dates of the Gregorian calendar as numbers.
+//! Dates and times as programs print them.
+
+use hako_guest::date::Date;
 
 /// Returns the seconds since 1970-01-01 of a date (`2026-11-22`, `2026/11/22` or `20261122`) and a time
 /// (`19:22:17`, a fraction is dropped), both of one time zone; none if they are no such texts.
@@ -7,30 +9,17 @@ pub fn seconds(date: &str, time: &str) -> Option<i64> {
     if digits.len() != 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let part = |range: std::ops::Range<usize>| digits.get(range)?.parse::<i64>().ok();
-    let days = days(part(0..4)?, part(4..6)?, part(6..8)?)?;
     let mut parts = time.split(['.', ':']);
-    let mut next = |most: i64| {
-        let part = parts.next()?;
-        let number: i64 = part.parse().ok()?;
-        (part.len() == 2 && (0..=most).contains(&number)).then_some(number)
+    let mut next = || parts.next().filter(|part| part.len() == 2)?.parse().ok();
+    let date = Date {
+        year: digits.get(0..4)?.parse().ok()?,
+        month: digits.get(4..6)?.parse().ok()?,
+        day: digits.get(6..8)?.parse().ok()?,
+        hour: next()?,
+        minute: next()?,
+        second: next()?,
     };
-    let (hours, minutes, seconds) = (next(23)?, next(59)?, next(60)?);
-    Some(days * 86_400 + hours * 3600 + minutes * 60 + seconds)
-}
-
-/// Returns the days since 1970-01-01. Years begin in March here, so that the leap day is the last.
-fn days(year: i64, month: i64, day: i64) -> Option<i64> {
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
-    let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-    Some(year * 365 + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468)
+    date.seconds()
 }
 
 #[cfg(test)]

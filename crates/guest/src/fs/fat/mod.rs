@@ -16,9 +16,9 @@ use std::sync::{Arc, Mutex};
 use hako_block::{Error, ErrorKind, Result};
 
 use super::cache::Cache;
-use super::date::Date;
 use super::{Driver, Entry, FileSystem, FsInfo, NodeId, NodeKind, Opened, Stat, Time, wrong_kind};
 use crate::bytes::le;
+use crate::date::Date;
 use crate::used::Ranges;
 use crate::volume::Volume;
 use chain::Last;

@@ -7,8 +7,8 @@
 //! | 32 | length of the name, 33 the name, then a byte if that length is even, then what SUSP adds |
 
 use crate::bytes::{array_at, le};
+use crate::date::Date;
 use crate::fs::Time;
-use crate::fs::date::Date;
 
 /// Bytes of a record without a name.
 const FIXED_BYTES: usize = 33;

@@ -1,19 +1,25 @@
-//! Dates of the Gregorian calendar, as FAT and ISO 9660 store them.
+//! Dates of the Gregorian calendar, as FAT and ISO 9660 store them and programs print them.
 
 /// A date and a time of day, of no zone.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Date {
-    pub(crate) year: u16,
-    pub(crate) month: u8,
-    pub(crate) day: u8,
-    pub(crate) hour: u8,
-    pub(crate) minute: u8,
-    pub(crate) second: u8,
+pub struct Date {
+    /// The year, 0 to 65535.
+    pub year: u16,
+    /// The month, from 1 on.
+    pub month: u8,
+    /// The day of the month, from 1 on.
+    pub day: u8,
+    /// The hour, 0 to 23.
+    pub hour: u8,
+    /// The minute.
+    pub minute: u8,
+    /// The second; 60 if one was put in.
+    pub second: u8,
 }
 
 impl Date {
     /// Returns the seconds since 1970; none for a date that no calendar has.
-    pub(crate) fn seconds(self) -> Option<i64> {
+    pub fn seconds(self) -> Option<i64> {
         let in_range = (1..=12).contains(&self.month)
             && (1..=31).contains(&self.day)
             && self.hour < 24
