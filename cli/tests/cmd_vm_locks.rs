@@ -81,6 +81,7 @@ const VERBS: &[(&str, &str, Does)] = &[
     ("backup export", "--output backup web", Refused),
     ("p2v sample", "", Else),
     ("p2v plan", "", Else),
+    ("p2v capture", "DISK -o copy.qcow2", Refused),
 ];
 
 /// The verbs that the binary has, as the manual pages list them.

@@ -2,16 +2,14 @@
 
 use std::iter;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use hako_block::{
-    BlockImage, Cancel, Error, Outputs, ParentLink, Progress, Result, SECTOR_BYTES, Sink, Storage,
-};
-use hako_disk::{Guarded, Parent, Ready, Target, refuse_source, reopen};
-use hako_formats::{CreateArgs, CreateOptions, DiskFormat, OpenOptions, OpenedChain};
+use hako_block::{Cancel, Error, Progress, Result};
+use hako_disk::{Parent, Ready, Target, refuse_source, reopen};
+use hako_formats::{CreateOptions, DiskFormat, OpenOptions, OpenedChain};
 use hako_pipeline::{CopyOptions, Delivery, Fingerprint, deliver};
 
 use crate::Source;
+use crate::new_image::{NewImage, rounded_size};
 use crate::source::pick;
 
 /// What to convert into what.
@@ -143,50 +141,6 @@ fn warnings_of(opened: &OpenedChain, layer: Option<usize>) -> Vec<String> {
     let layers = opened.layers.iter().enumerate();
     let read = layers.filter(|(depth, _)| layer.is_none_or(|layer| layer == *depth));
     read.flat_map(|(_, layer)| layer.oddities()).collect()
-}
-
-/// Returns the new image's virtual size: the source's, in whole sectors.
-fn rounded_size(source: &dyn BlockImage, warnings: &mut Vec<String>) -> Result<u64> {
-    let size = source.info().virtual_size;
-    let rounded = size
-        .checked_next_multiple_of(SECTOR_BYTES)
-        .ok_or_else(|| Error::invalid(format!("a disk of {size} bytes is too large")))?;
-    if rounded != size {
-        warnings.push(format!(
-            "virtual size {size} rounded up to {rounded}, a multiple of 512; the rest is zeros"
-        ));
-    }
-    Ok(rounded)
-}
-
-/// What the format is told of the image it writes.
-struct NewImage<'a> {
-    format: &'static dyn DiskFormat,
-    name: String,
-    folder: Option<&'a Path>,
-    /// Images of which no file may be replaced.
-    keep: Vec<&'a OpenedChain>,
-    virtual_size: u64,
-    parent: Option<ParentLink>,
-    options: CreateOptions,
-}
-
-impl NewImage<'_> {
-    fn sink(self, storage: Arc<dyn Storage>, outputs: &dyn Outputs) -> Result<Box<dyn Sink>> {
-        let guarded = Guarded {
-            outputs,
-            folder: self.folder,
-            keep: &self.keep,
-        };
-        self.format.stream(CreateArgs {
-            storage,
-            name: self.name,
-            outputs: &guarded,
-            virtual_size: self.virtual_size,
-            parent: self.parent,
-            options: self.options,
-        })
-    }
 }
 
 #[cfg(test)]

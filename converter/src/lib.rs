@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod convert;
+mod new_image;
 pub mod p2v;
 mod source;
 

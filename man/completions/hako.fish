@@ -934,16 +934,17 @@ complete -c hako -n "__fish_hako_using_subcommand snapshot; and __fish_seen_subc
 complete -c hako -n "__fish_hako_using_subcommand snapshot; and __fish_seen_subcommand_from doctor" -s q -l quiet -d 'Say nothing but results and errors'
 complete -c hako -n "__fish_hako_using_subcommand snapshot; and __fish_seen_subcommand_from doctor" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_using_subcommand snapshot; and __fish_seen_subcommand_from doctor" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan capture" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
 json\t'One JSON object per line on standard error'
 none\t'Nothing'"
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan" -l json -d 'Print results as JSON'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan" -s q -l quiet -d 'Say nothing but results and errors'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan" -s v -l verbose -d 'Say more'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan" -f -a "sample" -d 'Sample what this server uses, as the base of a plan'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan" -f -a "plan" -d 'Propose what a server becomes: sizes, disks, network cards, and what stands in the way'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan capture" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan capture" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan capture" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan capture" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan capture" -f -a "sample" -d 'Sample what this server uses, as the base of a plan'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan capture" -f -a "plan" -d 'Propose what a server becomes: sizes, disks, network cards, and what stands in the way'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan capture" -f -a "capture" -d 'Copy a disk that nobody writes to: only the blocks in use'
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from sample" -l interval -d 'The time between samples: 15s, 500ms, 1m [default: 15s]' -r
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from sample" -l for -d 'How long to sample: 7d, 12h [default: 7d]' -r
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from sample" -l out -d 'The file [default: HOST.samples]' -r -F
@@ -977,6 +978,68 @@ complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcomman
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from plan" -s q -l quiet -d 'Say nothing but results and errors'
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from plan" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from plan" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -s o -l output -d 'The new image: a file, a block device, or - for standard output' -r -F
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l with -d 'Another disk of the machine, to understand this one by (repeatable)' -r -F
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l guest-sector-size -d 'Size of a sector as the guest sees it, where the disk does not say: 512 or 4096' -r -f -a "512\t''
+4096\t''"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l rate -d 'Write at most this many bytes of data per second' -r
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -s O -l to -d 'Format of the new image; by default what its extension says' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''
+vhdx\t''
+vhd\t''
+vdi\t''"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l subformat -d 'Variant of the format; `hako disk formats` lists them' -r -f -a "v3\t''
+monolithicSparse\t''
+twoGbMaxExtentSparse\t''
+monolithicFlat\t''
+twoGbMaxExtentFlat\t''
+vmfs\t''
+streamOptimized\t''
+dynamic\t''
+fixed\t''
+differencing\t''
+diff\t''"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l allocation -d 'How much space to take at once' -r -f -a "thin\t''
+lazy\t''
+eager\t''"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l unit -l grain-size -l cluster-size -l block-size -d 'Allocation unit: the grain of a VMDK, the cluster of a qcow2, the block of the others' -r
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l compression -d 'How to compress, in a format that can' -r -f -a "none\t''
+zlib\t''
+zstd\t''"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l level -d 'Compression level, in the codec\'s own scale' -r
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l sector-size -d 'Size of a sector as the guest sees it, in a VHDX: 512 or 4096' -r -f -a "512\t''
+4096\t''"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l adapter -d 'Disk controller that a VMDK names' -r -f -a "lsilogic\t''
+buslogic\t''
+ide\t''
+legacyESX\t''
+pvscsi\t''"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l hw-version -d 'Virtual hardware version that a VMDK names' -r
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''
+vhdx\t''
+vhd\t''
+vdi\t''"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l snapshot -d 'Show an internal snapshot (qcow2), by name or ID' -r
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l all-blocks -d 'Copy all blocks, whether they are in use or not'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l keep-swap-files -d 'Copy the content of pagefile.sys, swapfile.sys and hiberfil.sys, too'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l no-verify -d 'Do not read the new image back before it gets its name'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l force -d 'Replace an existing file'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l allow-devices -d 'Let the image name block devices'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -s U -l force-share -d 'Open without locks, even if the image is in use'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l salvage -d 'Open a damaged or truncated image as far as it goes'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hako -n "__fish_hako_using_subcommand backup; and not __fish_seen_subcommand_from export" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
 json\t'One JSON object per line on standard error'

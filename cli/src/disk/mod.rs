@@ -98,7 +98,7 @@ fn refuse_needed(image: &Path) -> Result<()> {
 }
 
 /// Refuses to put another image in the place of one that something stands on.
-fn refuse_to_replace(target: &Path) -> Result<()> {
+pub fn refuse_to_replace(target: &Path) -> Result<()> {
     match target.is_file() {
         true => refuse_needed(target).and_then(|()| hako_disk::refuse_to_replace(target)),
         false => Ok(()),

@@ -1,5 +1,6 @@
 //! `hako p2v`: one file per verb.
 
+mod capture;
 mod plan;
 mod sample;
 
@@ -15,6 +16,7 @@ use crate::exit::Exit;
 pub enum P2v {
     Sample(sample::Sample),
     Plan(Box<plan::Plan>),
+    Capture(Box<capture::Capture>),
 }
 
 impl P2v {
@@ -23,6 +25,7 @@ impl P2v {
         match self {
             P2v::Sample(verb) => verb.run(context),
             P2v::Plan(verb) => verb.run(context),
+            P2v::Capture(verb) => verb.run(context),
         }
     }
 }

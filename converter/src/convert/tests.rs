@@ -2,7 +2,7 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use hako_block::{Access, ErrorKind, ExtentKind, GateRules, NoProgress};
+use hako_block::{Access, BlockImage, ErrorKind, ExtentKind, GateRules, NoProgress};
 use hako_disk::{CreateRequest, create};
 use hako_formats::{format_named, open_chain};
 
