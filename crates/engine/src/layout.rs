@@ -7,7 +7,7 @@
 //! | 640 KiB | 1 MiB | the hole of VGA and the BIOS; ACPI tables are put here |
 //! | 1 MiB | 3 GiB | memory |
 //! | 3 GiB | 3.625 GiB | PCI devices' windows (BARs) |
-//! | 3.625 GiB | 3.875 GiB | PCI configuration (ECAM), bus 0 to 255 |
+//! | 3.625 GiB | 1 MiB more | PCI configuration (ECAM) of bus 0 |
 //! | 0xfec0_0000 | 4 GiB | I/O APIC, local APIC, KVM's own pages |
 //! | 4 GiB | | memory that did not find room below 3 GiB |
 
@@ -46,8 +46,9 @@ pub const HOLE: u64 = 0xc000_0000;
 pub const PCI_WINDOW_BYTES: u64 = 0x2800_0000;
 /// PCI configuration space by address.
 pub const ECAM: u64 = HOLE + PCI_WINDOW_BYTES;
-/// Its bytes: 256 buses of 1 MiB.
-pub const ECAM_BYTES: u64 = 0x1000_0000;
+/// Its bytes: 1 MiB for the one bus that there is. Where more are told of, Linux looks for 32 devices
+/// on each.
+pub const ECAM_BYTES: u64 = 0x10_0000;
 /// The I/O APIC.
 pub const IO_APIC: u64 = 0xfec0_0000;
 /// The local APICs.
