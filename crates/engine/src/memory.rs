@@ -24,6 +24,9 @@ pub enum Pages {
 /// The smallest guest: 16 MiB.
 pub const LEAST_BYTES: u64 = 16 << 20;
 
+/// The size of the host's large pages.
+const LARGE_PAGE: usize = 2 << 20;
+
 /// A run of memory: first address and length in bytes.
 pub type Run = (GuestAddress, u64);
 
@@ -56,7 +59,22 @@ pub fn map(bytes: u64, pages: Pages) -> Result<Memory> {
     Memory::from_regions(regions).map_err(|error| Error::invalid(format!("memory: {error}")))
 }
 
+/// Maps memory whose address is a multiple of 2 MiB if that can be had: only such can the host give in
+/// pages of that size, which a guest needs a five hundredth of.
 fn reserve(len: usize, pages: Pages) -> Result<MmapRegion> {
+    let region = map_anywhere(len, pages)?;
+    let beyond = region.as_ptr() as usize % LARGE_PAGE;
+    let Some(beside) = len.checked_add(beyond).filter(|_| beyond > 0) else {
+        return Ok(region);
+    };
+    drop(region);
+    // The next one is put below it.
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let _beside: Option<MmapRegion> = MmapRegion::build(None, beside, libc::PROT_NONE, flags).ok();
+    map_anywhere(len, pages)
+}
+
+fn map_anywhere(len: usize, pages: Pages) -> Result<MmapRegion> {
     let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     if pages == Pages::Huge {
         // What was set aside is taken now: a guest that touched a page that is not there would be
@@ -107,5 +125,16 @@ mod tests {
         let memory = map(4 << 30, Pages::Normal).unwrap();
         assert_eq!(low_end(&memory), 3 << 30);
         assert_eq!(memory.last_addr(), GuestAddress((5 << 30) - 1));
+    }
+
+    #[test]
+    fn memory_lies_where_the_host_can_give_large_pages() {
+        // What other threads map meanwhile may come between.
+        let lies_well = |_| {
+            let memory = map(64 << 20, Pages::Normal).unwrap();
+            let mut starts = memory.iter().map(|region| region.as_ptr() as usize);
+            starts.all(|start| start.is_multiple_of(LARGE_PAGE))
+        };
+        assert!((0..100).any(lies_well));
     }
 }
