@@ -12,6 +12,7 @@
 pub mod acpi;
 pub mod bus;
 pub mod cpu;
+mod image;
 pub mod kvm;
 pub mod layout;
 pub mod legacy;

@@ -2,9 +2,10 @@
 //! machine has: by Linux's boot protocol (Documentation/arch/x86/boot.rst) or by PVH's
 //! (xen/docs/misc/pvh.pandoc).
 
-use std::io::Cursor;
+use std::io::Read;
+use std::sync::Arc;
 
-use hako_block::{Error, ErrorKind, Result};
+use hako_block::{Error, ErrorKind, Result, Storage};
 use linux_loader::bootparam::{boot_e820_entry, boot_params, setup_header};
 use linux_loader::configurator::linux::LinuxBootConfigurator;
 use linux_loader::configurator::pvh::PvhBootConfigurator;
@@ -12,19 +13,20 @@ use linux_loader::configurator::{BootConfigurator, BootParams};
 use linux_loader::loader::elf::PvhBootCapability;
 use linux_loader::loader::{BzImage, Elf, KernelLoader, KernelLoaderResult};
 use linux_loader::start_info::{hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
+use crate::image::Image;
 use crate::layout;
 use crate::memory::{self, Memory};
 
 /// What is booted.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Kernel {
     /// The kernel: an ELF file (vmlinux) or a bzImage. An ELF file starts sooner: a bzImage unpacks
     /// itself in the guest.
-    pub image: Vec<u8>,
-    /// Its initrd; empty for none.
-    pub initrd: Vec<u8>,
+    pub image: Arc<dyn Storage>,
+    /// Its initrd.
+    pub initrd: Option<Arc<dyn Storage>>,
     /// Its command line, without NUL.
     pub command_line: Vec<u8>,
 }
@@ -57,10 +59,15 @@ const XLF_KERNEL_64: u16 = 1;
 /// image that is no kernel, [`ErrorKind::Invalid`] for what does not fit into the memory.
 pub fn load(memory: &Memory, kernel: &Kernel) -> Result<Entry> {
     command_line(memory, &kernel.command_line)?;
-    match kernel.image.get(..4) {
-        Some(b"\x7fELF") => load_elf(memory, kernel),
-        _ => load_bzimage(memory, kernel),
-    }
+    let mut magic = [0; 4];
+    let mut image = Image::new(&*kernel.image)?;
+    let is_elf = image.read_exact(&mut magic).is_ok() && magic == *b"\x7fELF";
+    let loaded = match is_elf {
+        true => load_elf(memory, kernel, &mut image),
+        false => load_bzimage(memory, kernel, &mut image),
+    };
+    // What the file said is more than that the loader could not read it.
+    loaded.map_err(|error| image.failed().unwrap_or(error))
 }
 
 fn command_line(memory: &Memory, text: &[u8]) -> Result<()> {
@@ -75,9 +82,9 @@ fn command_line(memory: &Memory, text: &[u8]) -> Result<()> {
     write(memory, &[0], layout::COMMAND_LINE + text.len() as u64)
 }
 
-fn load_elf(memory: &Memory, kernel: &Kernel) -> Result<Entry> {
+fn load_elf(memory: &Memory, kernel: &Kernel, image: &mut Image<'_>) -> Result<Entry> {
     let high = Some(GuestAddress(layout::HIGH_MEMORY));
-    let loaded = Elf::load(memory, None, &mut Cursor::new(&kernel.image), high).map_err(bad)?;
+    let loaded = Elf::load(memory, None, image, high).map_err(bad)?;
     let initrd = place_initrd(memory, kernel, loaded.kernel_end, INITRD_END)?;
     match loaded.pvh_boot_cap {
         PvhBootCapability::PvhEntryPresent(entry) => {
@@ -97,9 +104,9 @@ fn load_elf(memory: &Memory, kernel: &Kernel) -> Result<Entry> {
     }
 }
 
-fn load_bzimage(memory: &Memory, kernel: &Kernel) -> Result<Entry> {
+fn load_bzimage(memory: &Memory, kernel: &Kernel, image: &mut Image<'_>) -> Result<Entry> {
     let high = Some(GuestAddress(layout::HIGH_MEMORY));
-    let loaded = BzImage::load(memory, None, &mut Cursor::new(&kernel.image), high).map_err(bad)?;
+    let loaded = BzImage::load(memory, None, image, high).map_err(bad)?;
     let KernelLoaderResult {
         setup_header: Some(header),
         kernel_load,
@@ -127,15 +134,15 @@ fn place_initrd(
     kernel_end: u64,
     limit: u64,
 ) -> Result<(u64, u64)> {
-    let len = kernel.initrd.len() as u64;
-    if len == 0 {
+    let Some(initrd) = &kernel.initrd else {
         return Ok((0, 0));
-    }
+    };
+    let len = initrd.len_bytes()?;
     let end = memory::low_end(memory).min(limit);
     let start = end.checked_sub(len).map(|start| start & !0xfff);
     match start {
         Some(start) if start >= kernel_end => {
-            write(memory, &kernel.initrd, start)?;
+            copy(memory, &**initrd, start)?;
             Ok((start, len))
         }
         _ => Err(Error::invalid(format!(
@@ -143,6 +150,17 @@ fn place_initrd(
         ))
         .hint("give the machine more memory")),
     }
+}
+
+/// Copies all of a file into the guest's memory.
+fn copy(memory: &Memory, storage: &dyn Storage, address: u64) -> Result<()> {
+    let mut image = Image::new(storage)?;
+    let len = usize::try_from(storage.len_bytes()?).unwrap_or(usize::MAX);
+    let copied = memory.read_exact_volatile_from(GuestAddress(address), &mut image, len);
+    copied.map_err(|error| {
+        let what = || Error::invalid(format!("guest memory at {address:#x}: {error}"));
+        image.failed().unwrap_or_else(what)
+    })
 }
 
 /// Returns the map of memory that the kernel is told: address, bytes, kind.
@@ -159,7 +177,7 @@ fn memory_map(memory: &Memory) -> Vec<(u64, u64, u32)> {
         (layout::HIGH_MEMORY, low - layout::HIGH_MEMORY, USABLE),
         (layout::ECAM, layout::ECAM_BYTES, RESERVED),
     ];
-    use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+    use vm_memory::GuestMemoryRegion;
     for region in memory.iter() {
         if region.start_addr().0 >= layout::ABOVE_HOLE {
             map.push((region.start_addr().0, region.len(), USABLE));

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use hako_block::testkit::MemoryImage;
+use hako_block::{MemoryStorage, Storage};
 use hako_engine::link::socket::StreamLink;
 use hako_engine::virtio::net::Counters;
 use hako_engine::{Card, Disk, Kernel, Machine, Pages, Request, Signals, Spec, Topology};
@@ -69,6 +70,10 @@ struct World {
     said: Said,
 }
 
+fn file(bytes: Vec<u8>) -> Arc<dyn Storage> {
+    Arc::new(MemoryStorage::new("kernel", bytes))
+}
+
 fn start(words: &str, change: impl FnOnce(&mut Spec)) -> World {
     let said = Said::default();
     let mut spec = Spec {
@@ -80,8 +85,8 @@ fn start(words: &str, change: impl FnOnce(&mut Spec)) -> World {
         memory_bytes: 32 << 20,
         pages: Pages::Normal,
         kernel: Kernel {
-            image: guest().to_vec(),
-            initrd: Vec::new(),
+            image: file(guest().to_vec()),
+            initrd: None,
             command_line: words.into(),
         },
         disks: Vec::new(),
@@ -268,8 +273,9 @@ fn machines_that_cannot_be_are_refused() {
             memory_bytes: 32 << 20,
             pages: Pages::Normal,
             kernel: Kernel {
-                image: guest().to_vec(),
-                ..Kernel::default()
+                image: file(guest().to_vec()),
+                initrd: None,
+                command_line: Vec::new(),
             },
             disks: Vec::new(),
             cards: Vec::new(),
@@ -285,8 +291,12 @@ fn machines_that_cannot_be_are_refused() {
     let refused = |change: &dyn Fn(&mut Spec)| spec(change).expect("it was made");
     assert!(refused(&|spec| spec.topology.sockets = 65).contains("65 processors"));
     assert!(refused(&|spec| spec.memory_bytes = 1).contains("1 bytes of memory"));
-    assert!(refused(&|spec| spec.kernel.image = vec![0; 5000]).contains("no kernel"));
-    assert!(refused(&|spec| spec.kernel.image.truncate(100)).contains("no kernel"));
-    assert!(refused(&|spec| spec.kernel.initrd = vec![0; 32 << 20]).contains("no room"));
+    assert!(refused(&|spec| spec.kernel.image = file(vec![0; 5000])).contains("no kernel"));
+    assert!(
+        refused(&|spec| spec.kernel.image = file(guest()[..100].to_vec())).contains("no kernel")
+    );
+    assert!(
+        refused(&|spec| spec.kernel.initrd = Some(file(vec![0; 32 << 20]))).contains("no room")
+    );
     assert!(refused(&|spec| spec.kernel.command_line = vec![0]).contains("command line"));
 }

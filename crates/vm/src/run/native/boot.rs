@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use hako_block::{BlockImage, Error, Result};
+use hako_block::{BlockImage, Error, MemoryStorage, Result, Storage};
 use hako_engine::Kernel;
 use hako_formats::machine::Machine;
 use hako_guest::Volumes;
@@ -75,11 +75,8 @@ impl Source {
         match self {
             Source::Files(files) => Ok(Found {
                 kernel: Kernel {
-                    image: image(whole(&*files.kernel)?),
-                    initrd: match &files.initrd {
-                        Some(initrd) => whole(&**initrd)?,
-                        None => Vec::new(),
-                    },
+                    image: kernel_in(&files.kernel)?,
+                    initrd: files.initrd.clone(),
                     command_line: files.cmdline.clone().into_bytes(),
                 },
                 notes: Vec::new(),
@@ -101,10 +98,10 @@ fn from_disk(disks: &[Arc<dyn BlockImage>], entry: Option<usize>) -> Result<Foun
     })?;
     let most = usize::try_from(MOST_BYTES).unwrap_or(usize::MAX);
     let kernel = Kernel {
-        image: image(plan.kernel.blob.read(most)?),
+        image: in_memory("kernel", unpacked_if_can_be(plan.kernel.blob.read(most)?)),
         initrd: match &plan.initrd {
-            Some(initrd) => initrd.bytes(MOST_BYTES)?,
-            None => Vec::new(),
+            Some(initrd) => Some(in_memory("initrd", initrd.bytes(MOST_BYTES)?)),
+            None => None,
         },
         command_line: plan.options.clone().into_bytes(),
     };
@@ -120,9 +117,25 @@ fn from_disk(disks: &[Arc<dyn BlockImage>], entry: Option<usize>) -> Result<Foun
     })
 }
 
+/// Returns the kernel in a file: an ELF file as it is, else what is in the bzImage.
+fn kernel_in(file: &Arc<dyn Storage>) -> Result<Arc<dyn Storage>> {
+    let mut magic = [0; 4];
+    if file.len_bytes()? >= 4 {
+        file.read_at(0, &mut magic)?;
+    }
+    match &magic {
+        b"\x7fELF" => Ok(Arc::clone(file)),
+        _ => Ok(in_memory(file.name(), unpacked_if_can_be(whole(&**file)?))),
+    }
+}
+
 /// Returns the kernel in a bzImage if it can be unpacked here: in the guest that takes seconds.
-fn image(image: Vec<u8>) -> Vec<u8> {
+fn unpacked_if_can_be(image: Vec<u8>) -> Vec<u8> {
     unpacked(&image).unwrap_or(image)
+}
+
+fn in_memory(name: &str, bytes: Vec<u8>) -> Arc<dyn Storage> {
+    Arc::new(MemoryStorage::new(name, bytes))
 }
 
 /// Says if a guest calls its disks by names that they do not have here.
