@@ -5,6 +5,7 @@
 mod boots;
 mod file_systems;
 mod machine;
+mod p2v;
 mod texts;
 
 use std::io::Write;
@@ -25,6 +26,7 @@ use hako_nbd::{Export, Limits, Server, Socket};
 pub use boots::{grub, initrd, uki};
 pub use file_systems::{btrfs, ext, iso9660, ntfs, vfat, volumes, xfs};
 pub use machine::{pci, virtio_block, virtio_console, virtio_net, virtio_rng};
+pub use p2v::{p2v_plan, p2v_recording, p2v_samples};
 pub use texts::{vmsd, vmx};
 
 /// A target: its name (and its folder of seeds), and what it does with an input.
@@ -164,6 +166,18 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "virtio_console",
         body: virtio_console,
+    },
+    Target {
+        name: "p2v_recording",
+        body: p2v_recording,
+    },
+    Target {
+        name: "p2v_samples",
+        body: p2v_samples,
+    },
+    Target {
+        name: "p2v_plan",
+        body: p2v_plan,
     },
 ];
 

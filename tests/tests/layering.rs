@@ -65,6 +65,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "hako-tests",
         &[
             "hako-block",
+            "hako-converter",
             "hako-engine",
             "hako-formats",
             "hako-guest",
