@@ -118,6 +118,15 @@ mod tests {
     }
 
     #[test]
+    fn huge_pages_that_were_not_set_aside_are_missed_at_the_start() {
+        // 4 TiB of them has nobody.
+        let error = map(4 << 40, Pages::Huge).unwrap_err();
+        assert!(error.to_string().contains("bytes of memory"), "{error}");
+        let advice = error.hint_text().unwrap_or_default();
+        assert!(advice.contains("vm.nr_hugepages"), "{advice}");
+    }
+
+    #[test]
     fn sizes_that_no_guest_has_are_refused() {
         for bytes in [0, 1 << 20, (64 << 20) + 4096] {
             assert!(map(bytes, Pages::Normal).is_err(), "{bytes}");

@@ -61,6 +61,15 @@ impl Control {
         progress.wish == Wish::Run
     }
 
+    /// Has all processors stay where they are, unless something else is wished for by now: who stops
+    /// them waits for their end.
+    fn halt(&self) {
+        let mut progress = self.progress();
+        if progress.wish == Wish::Run {
+            progress.wish = Wish::Pause;
+        }
+    }
+
     fn ended(&self) {
         self.progress().parked += 1;
         self.changed.notify_all();
@@ -165,17 +174,18 @@ fn take_calls() {
 fn run(mut vcpu: VcpuFd, control: &Control, buses: &Buses, signals: &Signals) {
     while control.goes_on() {
         match enter(&mut vcpu, buses) {
+            Ok(None) if signals.is_over() => control.halt(),
             Ok(None) => {}
             Ok(Some(request)) => {
                 signals.ask(request);
                 // What comes next is not this processor's to say.
-                control.progress().wish = Wish::Pause;
+                control.halt();
             }
             Err(error) => {
                 signals.ask(Request::Failed {
                     error: error.to_string(),
                 });
-                control.progress().wish = Wish::Pause;
+                control.halt();
             }
         }
     }
@@ -206,4 +216,27 @@ fn enter(vcpu: &mut VcpuFd, buses: &Buses) -> Result<Option<Request>> {
         Err(error) => return Err(crate::kvm::failed("run a processor", error)),
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn control(wish: Wish) -> Control {
+        Control {
+            progress: Mutex::new(Progress { wish, parked: 0 }),
+            changed: Condvar::new(),
+        }
+    }
+
+    #[test]
+    fn a_processor_that_fails_while_all_are_stopped_keeps_nobody_waiting() {
+        let running = control(Wish::Run);
+        running.halt();
+        assert!(running.progress().wish == Wish::Pause);
+        let stopping = control(Wish::Stop);
+        stopping.halt();
+        assert!(stopping.progress().wish == Wish::Stop);
+        assert!(!stopping.goes_on());
+    }
 }

@@ -91,7 +91,7 @@ static int begin(struct device *dev, u16 kind, int number_, int n_queues)
         *at32(entry + 8) = 0x40 + v; *at32(entry + 12) = 0;
     }
     *at8(bar + 20) = 0; *at8(bar + 20) = 1; *at8(bar + 20) = 3;
-    *at32(bar + 8) = 0; *at32(bar + 12) = 0; *at32(bar + 8) = 1; *at32(bar + 12) = 1;
+    *at32(bar + 8) = 0; *at32(bar + 12) = kind == 2 ? 1 << 9 : 0; *at32(bar + 8) = 1; *at32(bar + 12) = 1;
     *at8(bar + 20) = 11;
     if (!(*at8(bar + 20) & 8)) return 0;
     for (int n = 0; n < n_queues; n++) {

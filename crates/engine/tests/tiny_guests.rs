@@ -251,11 +251,43 @@ fn a_paused_guest_stands_still_and_goes_on() {
 }
 
 #[test]
-fn a_guest_asks_for_a_reset() {
+fn a_guest_that_asks_for_a_reset_goes_no_further() {
     if !kvm() {
         return;
     }
-    start("reset", |_| {}).ends_with(&Request::Reset);
+    let world = start("reset", |_| {});
+    world.ends_with(&Request::Reset);
+    world.machine.pause();
+    assert_eq!(world.said.text(), "guest\n", "its next words would be: off");
+}
+
+/// Returns how many huge pages are free here.
+fn huge_pages() -> u64 {
+    let path = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+    let free = std::fs::read_to_string(path).unwrap_or_default();
+    free.trim().parse().unwrap_or(0)
+}
+
+#[test]
+fn a_guest_lives_in_huge_pages_where_there_are_some() {
+    if !kvm() {
+        return;
+    }
+    if huge_pages() < 16 {
+        // The test bed has some: tests/tests/native_beds.rs.
+        println!("skipped: 16 huge pages are not set aside here");
+        return;
+    }
+    let before = huge_pages();
+    let world = start("echo", |spec| spec.pages = Pages::Huge);
+    world.said.wait_for("echo\n");
+    assert_eq!(
+        huge_pages(),
+        before - 16,
+        "all of them are taken at the start"
+    );
+    world.machine.type_in(b".");
+    world.ends_with(&Request::Off);
 }
 
 #[test]
