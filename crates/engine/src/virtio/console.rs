@@ -10,7 +10,7 @@ use hako_block::{Error, Result};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::memory::Memory;
-use crate::virtio::queue::{Broken, ServedQueue};
+use crate::virtio::queue::{Broken, Left, ServedQueue};
 use crate::virtio::worker::{Serve, Workers};
 use crate::virtio::{Activation, VirtioDevice};
 
@@ -89,7 +89,7 @@ struct Port {
 }
 
 impl Port {
-    fn write_all(&mut self) -> std::result::Result<(), Broken> {
+    fn write_all(&mut self) -> std::result::Result<Left, Broken> {
         let Self {
             socket,
             memory,
@@ -108,12 +108,12 @@ impl Port {
         })
     }
 
-    fn read_all(&mut self) -> std::result::Result<(), Broken> {
-        loop {
+    fn read_all(&mut self) -> std::result::Result<Left, Broken> {
+        for _ in 0..QUEUE_SIZE {
             let Some(chain) = self.receive.next(&self.memory)? else {
                 match self.receive.listen(&self.memory)? {
                     true => continue,
-                    false => return Ok(()),
+                    false => return Ok(Left::Nothing),
                 }
             };
             let head = chain.head_index();
@@ -122,19 +122,19 @@ impl Port {
             let got = self.socket.read(&mut chunk).unwrap_or(0);
             if got == 0 {
                 self.receive.put_back();
-                return Ok(());
+                return Ok(Left::Nothing);
             }
             let bytes = chunk.get(..got).unwrap_or_default();
             to.write_all(bytes).map_err(|_| Broken)?;
             self.receive.done(&self.memory, head, got as u32)?;
         }
+        Ok(Left::More)
     }
 }
 
 impl Serve for Port {
-    fn serve(&mut self) -> std::result::Result<(), Broken> {
-        self.write_all()?;
-        self.read_all()
+    fn serve(&mut self) -> std::result::Result<Left, Broken> {
+        Ok(self.write_all()?.or(self.read_all()?))
     }
 
     fn kicks(&self) -> Vec<&EventFd> {

@@ -11,6 +11,26 @@ use crate::virtio::QueueInterrupt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Broken;
 
+/// Whether there is more to serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// Not until the driver, or the other side, says so.
+    Nothing,
+    /// There may be: the turn was over. Whoever wishes for a pause or an end gets it in between,
+    /// even from a ring that refills itself (a guest can have a device write into its own rings).
+    More,
+}
+
+impl Left {
+    /// Returns whether either has more.
+    pub fn or(self, other: Self) -> Self {
+        match self {
+            Left::More => Left::More,
+            Left::Nothing => other,
+        }
+    }
+}
+
 impl From<virtio_queue::Error> for Broken {
     fn from(_: virtio_queue::Error) -> Self {
         Broken
@@ -31,24 +51,27 @@ pub struct ServedQueue {
 }
 
 impl ServedQueue {
-    /// Calls `serve` for every request that is there, until there is none. It returns how many bytes
-    /// it has written for the driver. Errors: [`Broken`] if the ring makes no sense.
+    /// Calls `serve` for every request that is there, as many as the ring holds. It returns how many
+    /// bytes it has written for the driver. Errors: [`Broken`] if the ring makes no sense.
     pub fn serve_all(
         &mut self,
         memory: &Memory,
         mut serve: impl FnMut(Chain<'_>) -> Result<u32, Broken>,
-    ) -> Result<(), Broken> {
-        loop {
-            self.ring.disable_notification(memory)?;
-            while let Some(chain) = self.next(memory)? {
-                let head = chain.head_index();
-                let written = serve(chain)?;
-                self.done(memory, head, written)?;
-            }
-            if !self.ring.enable_notification(memory)? {
-                return Ok(());
-            }
+    ) -> Result<Left, Broken> {
+        self.ring.disable_notification(memory)?;
+        for _ in 0..self.ring.size() {
+            let Some(chain) = self.next(memory)? else {
+                if !self.ring.enable_notification(memory)? {
+                    return Ok(Left::Nothing);
+                }
+                self.ring.disable_notification(memory)?;
+                continue;
+            };
+            let head = chain.head_index();
+            let written = serve(chain)?;
+            self.done(memory, head, written)?;
         }
+        Ok(Left::More)
     }
 
     /// Returns the next request, if there is one. Errors: [`Broken`] if the driver is further ahead

@@ -7,7 +7,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::memory::Memory;
-use crate::virtio::queue::{Broken, Chain, ServedQueue};
+use crate::virtio::queue::{Broken, Chain, Left, ServedQueue};
 use crate::virtio::worker::{Serve, Workers};
 use crate::virtio::{Activation, VirtioDevice};
 
@@ -60,7 +60,7 @@ struct Source {
 }
 
 impl Serve for Source {
-    fn serve(&mut self) -> std::result::Result<(), Broken> {
+    fn serve(&mut self) -> std::result::Result<Left, Broken> {
         let memory = &self.memory;
         self.queue.serve_all(memory, |chain| fill(memory, chain))
     }

@@ -72,7 +72,12 @@ impl Driver {
 
     /// Makes a device that was reset ready.
     pub(crate) fn start(&mut self) {
-        self.negotiate(self.offered());
+        self.start_with(self.offered());
+    }
+
+    /// Makes it ready with these features alone.
+    pub(crate) fn start_with(&mut self, features: u64) {
+        self.negotiate(features);
         for queue in 0..self.used.len() {
             let rings = Self::rings(queue);
             self.put([0u16; 2], rings[1]);

@@ -11,12 +11,12 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::pci::msix::event;
 use crate::virtio::interrupt::DeviceInterrupts;
-use crate::virtio::queue::Broken;
+use crate::virtio::queue::{Broken, Left};
 
 /// What a thread does.
 pub trait Serve: Send {
-    /// Serves whatever there is to be served, without waiting for more.
-    fn serve(&mut self) -> std::result::Result<(), Broken>;
+    /// Serves what there is to be served, for one turn, without waiting for more.
+    fn serve(&mut self) -> std::result::Result<Left, Broken>;
 
     /// Returns the events that a driver writes to. The thread wakes up for them, and takes their
     /// count.
@@ -185,7 +185,9 @@ fn epoll(control: &Control, work: &dyn Serve) -> std::io::Result<Epoll> {
 
 fn run(control: &Control, epoll: &Epoll, work: &mut dyn Serve) -> std::result::Result<(), Broken> {
     while control.goes_on() {
-        work.serve()?;
+        if work.serve()? == Left::More {
+            continue;
+        }
         // Interrupted: what there is to do is looked for anyway.
         let _ = epoll.wait(-1, &mut [EpollEvent::default(); 4]);
         let _ = control.wake.read();
@@ -194,4 +196,55 @@ fn run(control: &Control, epoll: &Epoll, work: &mut dyn Serve) -> std::result::R
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::pci::msix::Msix;
+    use crate::pci::msix::tests::Remembered;
+
+    /// Work without an end: a ring that refills itself.
+    struct Endless(Arc<AtomicU32>);
+
+    impl Serve for Endless {
+        fn serve(&mut self) -> std::result::Result<Left, Broken> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Ok(Left::More)
+        }
+
+        fn kicks(&self) -> Vec<&EventFd> {
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn work_without_an_end_is_paused_and_stopped_all_the_same() {
+        let msix = Msix::new(1, Arc::new(Remembered::default())).unwrap();
+        let turns = Arc::new(AtomicU32::new(0));
+        let work = Box::new(Endless(Arc::clone(&turns)));
+        let mut workers = Workers::default();
+        workers
+            .start("endless", work, DeviceInterrupts::new(msix))
+            .unwrap();
+        let now = || turns.load(Ordering::SeqCst);
+        let goes_on = |before: u32| {
+            let begun = Instant::now();
+            while now() == before && begun.elapsed() < Duration::from_secs(60) {
+                std::thread::yield_now();
+            }
+            now() > before
+        };
+        assert!(goes_on(0));
+        workers.pause();
+        let paused = now();
+        std::thread::sleep(Duration::from_millis(10));
+        assert_eq!(now(), paused);
+        workers.resume();
+        assert!(goes_on(paused));
+        workers.stop();
+    }
 }

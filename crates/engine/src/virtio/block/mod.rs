@@ -10,7 +10,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::memory::Memory;
 use crate::signal::{Request, Signals};
-use crate::virtio::queue::{Broken, Chain, ServedQueue};
+use crate::virtio::queue::{Broken, Chain, Left, ServedQueue};
 use crate::virtio::worker::{Serve, Workers};
 use crate::virtio::{Activation, VirtioDevice, read_bytes};
 
@@ -140,6 +140,7 @@ impl VirtioDevice for Block {
                 disk: self.disk.clone(),
                 memory: activation.memory.clone(),
                 queue,
+                is_write_through: activation.features & FLUSH == 0,
                 signals: self.signals.clone(),
                 chunk: vec![0; CHUNK],
             };
@@ -159,22 +160,25 @@ struct Requests {
     disk: Disk,
     memory: Memory,
     queue: ServedQueue,
+    /// The driver has no flushes (section 5.2.6.2): what it is told is written is durable.
+    is_write_through: bool,
     signals: Signals,
     chunk: Vec<u8>,
 }
 
 impl Serve for Requests {
-    fn serve(&mut self) -> std::result::Result<(), Broken> {
-        loop {
+    fn serve(&mut self) -> std::result::Result<Left, Broken> {
+        for _ in 0..QUEUE_SIZE {
             let Some(chain) = self.queue.next(&self.memory)? else {
                 match self.queue.listen(&self.memory)? {
                     true => continue,
-                    false => return Ok(()),
+                    false => return Ok(Left::Nothing),
                 }
             };
             let head = chain.head_index();
             let mut transfer = Transfer {
                 disk: &self.disk,
+                is_write_through: self.is_write_through,
                 chunk: &mut self.chunk,
             };
             match transfer.carry_out(&self.memory, chain)? {
@@ -183,10 +187,11 @@ impl Serve for Requests {
                     // It comes again when the machine goes on.
                     self.queue.put_back();
                     self.signals.ask(Request::NoSpace { error });
-                    return Ok(());
+                    return Ok(Left::Nothing);
                 }
             }
         }
+        Ok(Left::More)
     }
 
     fn kicks(&self) -> Vec<&EventFd> {
@@ -204,6 +209,7 @@ enum Done {
 
 struct Transfer<'a> {
     disk: &'a Disk,
+    is_write_through: bool,
     chunk: &'a mut Vec<u8>,
 }
 
@@ -231,6 +237,12 @@ impl Transfer<'_> {
             WRITE_ZEROES_REQUEST => self.ranges(&mut from, true),
             _ => Err(Failure::Unsupported),
         };
+        let ended = ended.and_then(|()| match kind {
+            WRITE | WRITE_ZEROES_REQUEST if self.is_write_through => {
+                self.disk.image.flush().map_err(Failure::Image)
+            }
+            _ => Ok(()),
+        });
         let waits = |error: &hako_block::Error| {
             self.disk.pause_when_full && error.kind() == ErrorKind::NoSpace
         };

@@ -1,3 +1,6 @@
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use hako_block::testkit::MemoryImage;
@@ -9,6 +12,8 @@ const SIZE: u64 = 1 << 20;
 const HEADER: u64 = 0x20_0000;
 const DATA: u64 = 0x30_0000;
 const STATUS: u64 = 0x20_1000;
+/// No test waits longer.
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn image() -> Arc<MemoryImage> {
     MemoryImage::new((0..SIZE).map(|at| (at / 512) as u8).collect())
@@ -192,6 +197,77 @@ fn no_space_is_an_error_where_the_machine_is_not_to_pause() {
 }
 
 #[test]
+fn what_a_driver_without_flushes_writes_is_durable_when_it_is_told() {
+    let image = image();
+    let (mut driver, _) = driver(disk(&image));
+    driver.set_status(0);
+    driver.start_with(driver.offered() & !FLUSH);
+    let data = [(DATA, 512, false)];
+    assert_eq!(request(&mut driver, 0, WRITE, 0, &data), Some(OK));
+    assert_eq!(image.log(), ["flush"]);
+    let buffer = [(DATA, 512, true)];
+    assert_eq!(request(&mut driver, 0, READ, 0, &buffer), Some(OK));
+    assert_eq!(image.log(), ["flush"], "a read needs none");
+}
+
+/// A disk whose reads take as long as the test wants.
+struct Slow(Arc<MemoryImage>, Mutex<Receiver<()>>, AtomicBool);
+
+impl BlockImage for Slow {
+    fn info(&self) -> &hako_block::ImageInfo {
+        self.0.info()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.2.store(true, Ordering::SeqCst);
+        let _ = self.1.lock().unwrap().recv_timeout(LIMIT);
+        self.0.read_at(offset, buf)
+    }
+
+    fn next_extent(&self, offset: u64) -> Result<hako_block::Extent> {
+        self.0.next_extent(offset)
+    }
+}
+
+#[test]
+fn a_reset_in_the_middle_of_a_request_waits_for_it_and_leaves_memory_alone_afterwards() {
+    let (go_on, held) = channel();
+    let slow = Arc::new(Slow(image(), Mutex::new(held), AtomicBool::new(false)));
+    let mut slow_disk = disk(&image());
+    slow_disk.image = Arc::clone(&slow) as _;
+    let (mut driver, _) = driver(slow_disk);
+    driver.put([0xee_u8; 16], DATA);
+    driver.put(READ, HEADER);
+    driver.put(1u64, HEADER + 8);
+    driver.descriptor(0, 0, (HEADER, 16), 1, 1);
+    driver.descriptor(0, 1, (DATA, 512), 3, 2);
+    driver.descriptor(0, 2, (STATUS, 1), 2, 0);
+    driver.offer(0, 0);
+    while !slow.2.load(Ordering::SeqCst) {
+        std::thread::yield_now();
+    }
+    let device = Arc::clone(&driver.device);
+    let reset = std::thread::spawn(move || {
+        use crate::pci::bus::PciDevice;
+        device.write(20, &[0]);
+    });
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(!reset.is_finished(), "the request is under way");
+    go_on.send(()).unwrap();
+    reset.join().unwrap();
+    assert_eq!(driver.status(), 0);
+    // Whatever the guest does with its memory now, nothing comes from an old request.
+    driver.put([0x11_u8; 16], DATA);
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(driver.get::<[u8; 16]>(DATA), [0x11; 16]);
+    drop(go_on);
+    driver.start();
+    let buffer = [(DATA, 512, true)];
+    assert_eq!(request(&mut driver, 0, READ, 1, &buffer), Some(OK));
+    assert_eq!(driver.get::<u8>(DATA), 1);
+}
+
+#[test]
 fn nothing_is_served_while_paused_and_nothing_is_missed() {
     let image = image();
     let (mut driver, _) = driver(disk(&image));
@@ -212,7 +288,7 @@ fn nothing_is_served_while_paused_and_nothing_is_missed() {
 #[test]
 fn a_guest_that_lies_stops_its_device_and_nothing_else() {
     type Lie = fn(&mut Driver);
-    let lies: [(&str, Lie); 8] = [
+    let lies: [(&str, Lie); 14] = [
         ("a loop of descriptors", |driver| {
             driver.descriptor(0, 0, (HEADER, 16), 1, 1);
             driver.descriptor(0, 1, (DATA, 512), 3, 1);
@@ -246,6 +322,38 @@ fn a_guest_that_lies_stops_its_device_and_nothing_else() {
         ("more requests than the ring holds", |driver| {
             driver.put(0x7fffu16, Driver::rings(0)[1] + 2);
             driver.ring(0);
+        }),
+        (
+            "a chain that goes on where there is no descriptor",
+            |driver| {
+                driver.descriptor(0, 0, (HEADER, 16), 1, 999);
+                driver.offer(0, 0);
+            },
+        ),
+        ("rings that went backwards", |driver| {
+            driver.put(0xffffu16, Driver::rings(0)[1] + 2);
+            driver.ring(0);
+        }),
+        ("an indirect table outside of memory", |driver| {
+            driver.descriptor(0, 0, (1 << 60, 32), 4, 0);
+            driver.offer(0, 0);
+        }),
+        ("an indirect table in an indirect table", |driver| {
+            driver.put([DATA + 0x1000, 32 | 4 << 32], DATA);
+            driver.descriptor(0, 0, (DATA, 16), 4, 0);
+            driver.offer(0, 0);
+        }),
+        ("a loop in an indirect table", |driver| {
+            driver.put([HEADER, 16 | 1 << 32 | 1 << 48], DATA);
+            driver.put([HEADER, 16 | 1 << 32], DATA + 16);
+            driver.descriptor(0, 0, (DATA, 32), 4, 0);
+            driver.offer(0, 0);
+        }),
+        ("buffers of more than 4 GiB together", |driver| {
+            driver.descriptor(0, 0, (HEADER, 16), 1, 1);
+            driver.descriptor(0, 1, (DATA, 0xffff_0000), 3, 2);
+            driver.descriptor(0, 2, (DATA, 0xffff_0000), 2, 0);
+            driver.offer(0, 0);
         }),
         ("an indirect table of odd size", |driver| {
             driver.descriptor(0, 0, (DATA, 17), 4, 0);

@@ -10,7 +10,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::link::{LONGEST_FRAME, Link};
 use crate::memory::Memory;
-use crate::virtio::queue::{Broken, ServedQueue};
+use crate::virtio::queue::{Broken, Left, ServedQueue};
 use crate::virtio::worker::{Serve, Workers};
 use crate::virtio::{Activation, VirtioDevice, read_bytes};
 
@@ -149,7 +149,7 @@ struct Frames {
 }
 
 impl Frames {
-    fn send_all(&mut self) -> std::result::Result<(), Broken> {
+    fn send_all(&mut self) -> std::result::Result<Left, Broken> {
         let Self {
             memory,
             transmit,
@@ -159,7 +159,7 @@ impl Frames {
             ..
         } = self;
         let mut gone = false;
-        transmit.serve_all(memory, |chain| {
+        let left = transmit.serve_all(memory, |chain| {
             let mut from = chain.reader(memory)?;
             let len = from.available_bytes();
             // A frame that no network can carry is lost.
@@ -178,18 +178,20 @@ impl Frames {
         if gone {
             self.link = None;
         }
-        Ok(())
+        Ok(left)
     }
 
-    fn receive_all(&mut self) -> std::result::Result<(), Broken> {
-        loop {
+    /// A turn is as many frames as the ring holds: then the guest may send, however many come.
+    fn receive_all(&mut self) -> std::result::Result<Left, Broken> {
+        for _ in 0..QUEUE_SIZE {
             if self.waiting == 0 && !self.take_frame() {
-                return Ok(());
+                return Ok(Left::Nothing);
             }
             if !self.give_frame()? {
-                return Ok(());
+                return Ok(Left::Nothing);
             }
         }
+        Ok(Left::More)
     }
 
     /// Takes the next frame from the link. Says whether there was one.
@@ -244,9 +246,8 @@ impl Frames {
 }
 
 impl Serve for Frames {
-    fn serve(&mut self) -> std::result::Result<(), Broken> {
-        self.send_all()?;
-        self.receive_all()
+    fn serve(&mut self) -> std::result::Result<Left, Broken> {
+        Ok(self.send_all()?.or(self.receive_all()?))
     }
 
     fn kicks(&self) -> Vec<&EventFd> {
