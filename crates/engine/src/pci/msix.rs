@@ -100,8 +100,15 @@ impl Routes for KernelRoutes {
         if *place == message {
             return Ok(());
         }
-        *place = message;
-        self.write(&messages)
+        let before = std::mem::replace(place, message);
+        let written = self.write(&messages);
+        if written.is_err() {
+            // One that the kernel refuses must not spoil the routes of others.
+            if let Some(place) = messages.get_mut((gsi - layout::FIRST_MSI_GSI) as usize) {
+                *place = before;
+            }
+        }
+        written
     }
 }
 
@@ -322,6 +329,38 @@ pub(crate) mod tests {
         assert!(!came());
         msix.set_control(ENABLE);
         assert!(came());
+    }
+
+    #[test]
+    fn a_table_that_is_written_in_odd_pieces_keeps_its_messages() {
+        let mut msix = Msix::new(2, Arc::new(Remembered::default())).unwrap();
+        msix.write_table(0, &0x1_fee0_1000u64.to_le_bytes());
+        msix.write_table(8, &0x41u32.to_le_bytes());
+        let table = |msix: &Msix| {
+            let mut bytes = [0; 2 * ENTRY_BYTES as usize];
+            let halves = bytes.chunks_mut(8).enumerate();
+            halves.for_each(|(at, half)| msix.read_table(8 * at as u64, half));
+            bytes
+        };
+        let before = table(&msix);
+        for (offset, len) in [
+            (0, 1),
+            (0, 2),
+            (1, 4),
+            (2, 4),
+            (6, 8),
+            (8, 1),
+            (10, 4),
+            (29, 2),
+        ] {
+            msix.write_table(offset, &[0xaa; 8][..len]);
+            assert_eq!(table(&msix), before, "{len} bytes at {offset}");
+        }
+        // Eight bytes may end in the next entry, and past the last.
+        msix.write_table(12, &[0; 8]);
+        msix.write_table(28, &[0; 8]);
+        let after = table(&msix);
+        assert_eq!((after[12], after[28]), (0, 0), "neither is masked");
     }
 
     #[test]

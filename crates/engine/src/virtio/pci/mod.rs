@@ -105,6 +105,8 @@ struct QueueState {
     ring: Queue,
     kick: EventFd,
     vector: Arc<AtomicU16>,
+    /// An address was given that a ring cannot have: the queue is not served.
+    is_misplaced: bool,
 }
 
 impl VirtioPci {
@@ -267,6 +269,7 @@ impl VirtioPci {
         state.queue = 0;
         for queue in &mut state.queues {
             queue.ring.reset();
+            queue.is_misplaced = false;
             queue.vector.store(NO_VECTOR, Ordering::SeqCst);
             let _ = queue.kick.read();
         }
@@ -344,6 +347,7 @@ impl QueueState {
             ring,
             kick: event()?,
             vector: Arc::new(AtomicU16::new(NO_VECTOR)),
+            is_misplaced: false,
         })
     }
 
@@ -363,7 +367,7 @@ impl QueueState {
             Queue::new(self.ring.max_size()).map_err(|_| Error::invalid("a queue of no size"))?;
         clone_ring(&self.ring, &mut ring);
         ring.set_event_idx(features & EVENT_IDX != 0);
-        if !ring.is_valid(memory) {
+        if self.is_misplaced || !ring.is_valid(memory) {
             return Err(Error::invalid(
                 "a queue that does not lie in the guest's memory",
             ));
@@ -469,6 +473,14 @@ impl State {
             _ => (Some(value as u32), None),
         };
         let upper = Some(value as u32);
+        // Section 2.7: what descriptors, available ring and used ring are aligned to.
+        let alignment = match offset {
+            32 => 16,
+            40 => 2,
+            48 => 4,
+            _ => 1,
+        };
+        queue.is_misplaced |= !value.is_multiple_of(alignment);
         match (offset, len) {
             (24, 2) => queue.ring.set_size(value as u16),
             (28, 2) if value == 1 => queue.ring.set_ready(true),

@@ -1,7 +1,9 @@
 use hako_block::testkit::Rng as Random;
 
 use super::*;
+use crate::bus::BusDevice;
 use crate::memory::{self, Pages};
+use crate::pci::bus::{PciBus, Windows};
 use crate::pci::msix::tests::Remembered;
 use crate::virtio::rng::Rng;
 use crate::virtio::testing::{ACKNOWLEDGE, DRIVER, Driver};
@@ -57,6 +59,11 @@ fn queues_that_cannot_be_are_refused() {
         [1 << 40, 0x20_0000, 0x30_0000],
         [0x10_0000, !1, 0x30_0000],
         [0x10_0000, 0x20_0000, (16 << 20) - 4],
+        [!0xf, 0x20_0000, 0x30_0000],
+        // Not aligned as the specification asks.
+        [0x10_0008, 0x20_0000, 0x30_0000],
+        [0x10_0000, 0x20_0001, 0x30_0000],
+        [0x10_0000, 0x20_0000, 0x30_0002],
     ] {
         let driver = Driver::new(Box::new(Rng::default()));
         driver.negotiate(VERSION_1);
@@ -103,6 +110,50 @@ fn doorbells_move_with_the_window() {
     assert_eq!(places(), [0xd000_3000]);
     write(20, 0, 1);
     assert_eq!(places(), [0; 0], "reset");
+}
+
+#[test]
+fn windows_over_each_other_or_over_memory_are_one_device_s_or_nobody_s() {
+    let memory = memory::map(16 << 20, Pages::Normal).unwrap();
+    let doorbells = Known::default();
+    let device = |address| {
+        let routes = Arc::new(Remembered::default());
+        let rng = Box::new(Rng::default());
+        VirtioPci::new(
+            rng,
+            memory.clone(),
+            address,
+            routes,
+            Box::new(doorbells.clone()),
+        )
+        .unwrap()
+    };
+    let devices = [device(0xc000_0000), device(0xc001_0000)];
+    let on_bus = devices.iter().map(|device| Arc::clone(device) as _);
+    let windows = Windows(PciBus::new(on_bus.collect()));
+    let status = |place: u64| {
+        let mut byte = [0];
+        windows.read(place + 20, &mut byte);
+        byte[0]
+    };
+    let move_second = |to: u32| devices[1].write_config(0x10, &to.to_le_bytes());
+    devices[0].write(20, &[1]);
+    devices[1].write(20, &[3]);
+    assert_eq!((status(0), status(0x1_0000)), (1, 3));
+    move_second(0xc000_0000);
+    assert_eq!((status(0), status(0x1_0000)), (1, 0xff), "the first has it");
+    // An access that leaves a window is nobody's, even where the next one begins.
+    move_second(0xc001_0000);
+    let mut bytes = [7; 8];
+    windows.read(0xfffc, &mut bytes);
+    assert_eq!(bytes, [0xff; 8]);
+    // Over memory, over the interrupt controllers, to the end of addresses: out of reach.
+    for to in [0, 0xfee0_0000, 0xffff_0000] {
+        move_second(to);
+        assert_eq!((status(0), status(0x1_0000)), (1, 0xff), "{to:#x}");
+    }
+    move_second(0xc001_0000);
+    assert_eq!(status(0x1_0000), 3);
 }
 
 #[test]
