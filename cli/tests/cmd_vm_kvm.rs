@@ -6,8 +6,8 @@ mod common;
 #[path = "../../crates/engine/tests/tiny/mod.rs"]
 mod tiny;
 
-use std::io::Write;
-use std::os::unix::net::UnixStream;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
 use common::guest::eventually;
 use common::vms::Vms;
@@ -176,6 +176,9 @@ fn what_our_own_engine_lacks_is_said_and_is_left_to_qemu() {
             text,
         );
     };
+    vms.done(&["set", "web", "hako.onNoSpace=panic"]);
+    kvm(&["--kernel", "tiny"], 2, "hako.onNoSpace");
+    vms.done(&["set", "web", "hako.onNoSpace=report"]);
     kvm(&["--boot", "firmware"], 1, "no firmware");
     kvm(&["--cdrom", "disk.raw"], 1, "no CD drives");
     // There is no system on the disk.
@@ -227,4 +230,58 @@ fn what_a_vmx_says_of_serial_ports_and_networks_is_told() {
         1,
         "no TAP interface",
     );
+}
+
+#[test]
+fn a_card_is_plugged_into_sockets_of_the_machine_s_folder() {
+    let Some(vms) = machines("") else { return };
+    append(
+        &vms,
+        "ethernet0.present = \"TRUE\"\nethernet0.connectionType = \"hostonly\"\n",
+    );
+    let refused = |socket: &str, code, text: &str| {
+        vms.done(&["set", "web", &format!("hako.ethernet0.socket={socket}")]);
+        let words = ["start", "web", "--engine", "kvm", "--kernel", "tiny"];
+        vms.fails(&words, code, text);
+    };
+    refused("stream:switch.sock", 1, "a switch, another machine");
+    refused(
+        "stream:/run/systemd/private",
+        1,
+        "not in the machine's folder",
+    );
+    refused("switch.sock", 2, "is not like");
+    // A frame comes back with its bytes the other way round, on either kind of socket.
+    let (frame, back): (Vec<u8>, Vec<u8>) = ((0..60).collect(), (0..60).rev().collect());
+    vms.done(&["set", "web", "hako.ethernet0.socket=stream:switch.sock"]);
+    let listener = UnixListener::bind(vms.path("web/switch.sock")).unwrap();
+    let status = start(&vms, "net", &[]);
+    assert_eq!(status["notes"], serde_json::json!([]));
+    let (mut switch, _) = listener.accept().unwrap();
+    wait_for(&vms, "listening");
+    switch
+        .write_all(&[&[0, 0, 0, 60][..], &frame].concat())
+        .unwrap();
+    let mut got = [0; 64];
+    switch.read_exact(&mut got).unwrap();
+    assert_eq!(got[4..], back);
+    drop(switch);
+    eventually("it is told", || {
+        vms.runner_log()
+            .contains("ethernet0 has no network any more")
+    });
+    vms.done(&["stop", "--force", "web"]);
+    vms.done(&[
+        "set",
+        "web",
+        "hako.ethernet0.socket=dgram:peer.sock,own.sock",
+    ]);
+    let peer = UnixDatagram::bind(vms.path("web/peer.sock")).unwrap();
+    start(&vms, "net", &[]);
+    wait_for(&vms, "listening");
+    peer.send_to(&frame, vms.path("web/own.sock")).unwrap();
+    assert_eq!(peer.recv(&mut got).unwrap(), 60);
+    assert_eq!(got[..60], back);
+    vms.done(&["stop", "--force", "web"]);
+    assert!(!vms.path("web/own.sock").exists());
 }

@@ -158,7 +158,7 @@ fn run_rows(status: &Status) -> Vec<(String, String)> {
     )];
     let facts = &status.facts;
     rows.push(("started", date(status.started_us)));
-    rows.push(("engine", format!("{}, {}", facts.engine, facts.accelerator)));
+    rows.push(("engine", facts.how()));
     let pids = format!("{}, runner {}", facts.pid, status.runner_pid);
     rows.push(("process", pids));
     if let Some(console) = &status.console {

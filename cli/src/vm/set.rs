@@ -36,8 +36,15 @@ Keys of our own:
                                address 127.0.0.1 if not said
   hako.ethernetN.tap           the host's TAP interface that network card N is plugged into when the
                                machine runs on KVM alone (--engine kvm); it has to be there
+  hako.ethernetN.socket        UNIX sockets that network card N is plugged into when the machine runs
+                               so, in its folder or below --allow-path: stream:PATH of one that
+                               listens, as passt's and QEMU's (each frame with its length before it),
+                               or dgram:PEER,OWN (a datagram a frame)
   hako.hugePages               TRUE: all of its memory in pages of 2 MiB, which the host has set
                                aside (vm.nr_hugepages), when it runs so
+  hako.onNoSpace               what comes when the host has no room for what the guest writes: pause,
+                               if not said (free some space, then hako vm unpause: nothing is lost),
+                               or report (the guest reads an error)
   hako.kernel, hako.initrd, hako.cmdline    files and command line that a machine starts with
                                instead of its firmware
   hako.nvram                   file with the UEFI variables that QEMU keeps; NAME.hako-efivars.fd

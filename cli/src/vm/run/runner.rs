@@ -73,7 +73,7 @@ impl RunMachine {
         say(&format!("starting {}", self.machine.display()));
         let running = runner.start(&request, engine)?;
         let facts = &running.status().facts;
-        say(&format!("runs: {}, {}", facts.engine, facts.accelerator));
+        say(&format!("runs: {}", facts.how()));
         facts.notes.iter().for_each(|note| say(note));
         Ok(running)
     }

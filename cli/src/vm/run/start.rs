@@ -230,10 +230,7 @@ impl Start {
                 .messages
                 .warn(&format!("{}: {note}", found.vm.name()));
         }
-        let facts = &status.facts;
-        let mut how = vec![&facts.engine[..], &facts.accelerator];
-        how.dedup();
-        let how = how.join(", ");
+        let how = status.facts.how();
         context.summary(&format!("{}: started ({how})", found.vm.name()));
         if context.json {
             let mut out = Out::new();

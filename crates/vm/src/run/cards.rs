@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+use hako_block::{Error, Result};
 use hako_formats::dictionary::Dictionary;
 use hako_formats::machine::{Mac, Machine, Network, Nic};
 
@@ -84,6 +85,47 @@ pub(super) fn tap(keys: &Dictionary, number: u8) -> Option<String> {
     (!name.is_empty()).then(|| name.to_owned())
 }
 
+/// A socket of the host that a card is plugged into. Names are as the VMX has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Socket {
+    /// A stream socket that listens there: each frame has its length before it.
+    Stream(String),
+    /// Datagram sockets, a frame each.
+    Datagram {
+        /// Where frames go.
+        peer: String,
+        /// Where they come to; it is made.
+        own: String,
+    },
+}
+
+/// Returns the socket that the VMX plugs a card into: `hako.ethernetN.socket`, `stream:PATH` or
+/// `dgram:PEER,OWN`. Errors: neither.
+pub(super) fn socket(keys: &Dictionary, number: u8) -> Result<Option<Socket>> {
+    let key = format!("hako.ethernet{number}.socket");
+    let Some(text) = keys.value(&key) else {
+        return Ok(None);
+    };
+    let text = text.trim();
+    let socket = match text.split_once(':') {
+        _ if text.is_empty() => return Ok(None),
+        Some(("stream", path)) if !path.is_empty() => Some(Socket::Stream(path.to_owned())),
+        Some(("dgram", paths)) => match paths.split_once(',') {
+            Some((peer, own)) if !peer.is_empty() && !own.is_empty() => Some(Socket::Datagram {
+                peer: peer.to_owned(),
+                own: own.to_owned(),
+            }),
+            _ => None,
+        },
+        _ => None,
+    };
+    socket.map(Some).ok_or_else(|| {
+        let text: String = text.chars().take(60).collect();
+        Error::invalid(format!("{key}: {text:?} is not like stream:switch.sock"))
+            .hint("stream:PATH of a socket that listens, or dgram:PEER,OWN of two")
+    })
+}
+
 /// A port of the host that leads to the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Forward {
@@ -140,4 +182,30 @@ fn forward(word: &str) -> Option<Forward> {
         },
         guest_port: port(guest_port)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_a_stream_or_two_of_datagrams() {
+        let socket = |text: &str| {
+            let text = format!("hako.ethernet1.socket = \"{text}\"\n");
+            let vmx = hako_formats::vmx::Vmx::parse(text.as_bytes()).unwrap();
+            socket(vmx.dictionary(), 1).map_err(|error| error.to_string())
+        };
+        let stream = Socket::Stream("a:b.sock".to_owned());
+        assert_eq!(socket("stream:a:b.sock"), Ok(Some(stream)));
+        let (peer, own) = ("p".to_owned(), "o,x".to_owned());
+        let datagram = Socket::Datagram { peer, own };
+        assert_eq!(socket(" dgram:p,o,x "), Ok(Some(datagram)));
+        assert_eq!(socket(""), Ok(None));
+        for wrong in ["stream:", "dgram:a", "dgram:,b", "dgram:a,", "/x", "tcp:a"] {
+            assert!(
+                socket(wrong).unwrap_err().contains("is not like"),
+                "{wrong}"
+            );
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hako_block::{Access, BlockImage, Chain, Error, ErrorKind, Result};
+use hako_formats::dictionary::Dictionary;
 use hako_formats::machine::{DiskMedium, DiskMode, Node};
 use hako_formats::{OpenOptions, OpenedChain, OpenedLayer};
 
@@ -73,6 +74,27 @@ impl OpenedDisk {
             false => Err(read_only_hint(&self.file, Error::read_only())),
         }
     }
+}
+
+/// Says whether a machine is paused when there is no room for what its guest writes, rather than the
+/// guest told: `hako.onNoSpace`, `pause` if not said. Errors: neither `pause` nor `report`.
+pub(super) fn waits_for_room(keys: &Dictionary) -> Result<bool> {
+    const KEY: &str = "hako.onNoSpace";
+    let said = keys.value(KEY).unwrap_or_default();
+    match said.trim().to_ascii_lowercase().as_str() {
+        "" | "pause" => Ok(true),
+        "report" => Ok(false),
+        other => {
+            let other: String = other.chars().take(40).collect();
+            Err(Error::invalid(format!("{KEY} is {other:?}"))
+                .hint("pause: the machine waits for room; report: the guest reads an error"))
+        }
+    }
+}
+
+/// Says what became of a write that found no room, and how its machine goes on.
+pub(super) fn no_room(what: &str) -> String {
+    format!("{what}; free some space, then: hako vm unpause")
 }
 
 /// Returns what a drive is called where a name has no colon: "scsi0-0".

@@ -151,6 +151,16 @@ pub struct Facts {
     pub notes: Vec<String>,
 }
 
+impl Facts {
+    /// Returns what runs it, each thing once: "kvm", or "qemu, tcg".
+    pub fn how(&self) -> String {
+        match self.engine == self.accelerator {
+            true => self.engine.clone(),
+            false => format!("{}, {}", self.engine, self.accelerator),
+        }
+    }
+}
+
 /// What happens to a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {

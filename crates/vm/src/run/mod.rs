@@ -19,6 +19,7 @@ mod folder;
 mod host;
 mod kernel;
 mod native;
+mod own_path;
 mod process;
 pub mod protocol;
 mod qemu;

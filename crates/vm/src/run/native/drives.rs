@@ -8,7 +8,7 @@ use hako_block::{BlockImage, Error, ErrorKind, Extent, ImageInfo, Result};
 use hako_engine::Disk;
 use hako_formats::machine::{Machine, Medium, Node};
 
-use super::super::disks::OpenedDisk;
+use super::super::disks::{OpenedDisk, waits_for_room};
 use super::super::{DiskStats, Event, Events, Start};
 use super::Report;
 
@@ -22,9 +22,10 @@ pub(super) struct Drive {
     /// What the guest reads and writes.
     pub image: Arc<Watched>,
     serial: String,
+    waits_for_room: bool,
 }
 
-/// Opens the disks, ascending by node. What the machine has beside disks is lost.
+/// Opens the disks, ascending by node.
 pub(super) fn open(
     machine: &Machine,
     start: &Start<'_>,
@@ -34,38 +35,59 @@ pub(super) fn open(
         return Err(Error::unsupported("the engine kvm has no CD drives")
             .hint("leave --cdrom out, or start it with --engine qemu"));
     }
+    let waits = waits_for_room(start.vm.vmx.dictionary())
+        .map_err(|error| error.in_file(start.vm.path()))?;
     let mut drives = Vec::new();
     for drive in machine.drives.iter().filter(|drive| drive.connected) {
         let node = drive.node;
-        match &drive.medium {
-            Medium::Disk(disk) => {
-                let (options, folder) = (start.options, start.folder);
-                let opened = OpenedDisk::open(start.vm, disk, options, folder, &mut report.notes)?;
-                let serial = opened.serial.clone();
-                let image = opened.writable()?;
-                drives.push(Drive::new(node, image, serial, start.events.clone()));
-            }
-            Medium::CdEmpty => {}
-            _ => report
-                .losses
-                .push(format!("{node} is left out: there are no CD drives")),
+        if let Medium::Disk(disk) = &drive.medium {
+            let (options, folder) = (start.options, start.folder);
+            let opened = OpenedDisk::open(start.vm, disk, options, folder, &mut report.notes)?;
+            let serial = opened.serial.clone();
+            let image = opened.writable()?;
+            let events = start.events.clone();
+            drives.push(Drive::new(node, image, serial, waits, events));
         }
     }
     Ok(drives)
 }
 
+/// Notes what the machine has beside disks and is not here: what is in its CD drives.
+pub(super) fn note_losses(machine: &Machine, report: &mut Report) {
+    for drive in machine.drives.iter().filter(|drive| drive.connected) {
+        if !matches!(drive.medium, Medium::Disk(_) | Medium::CdEmpty) {
+            let loss = format!("{} is left out: there are no CD drives", drive.node);
+            report.losses.push(loss);
+        }
+    }
+}
+
+/// Returns what guests read and write, in the order of their drives.
+pub(super) fn images(drives: &[Drive]) -> Vec<Arc<dyn BlockImage>> {
+    let images = drives.iter().map(|drive| Arc::clone(&drive.image) as _);
+    images.collect()
+}
+
 impl Drive {
-    /// Returns the disk at `node`. A guest may know it by `serial`.
+    /// Returns the disk at `node`. A guest may know it by `serial`; `waits_for_room` is
+    /// [`Disk::pause_when_full`].
     pub fn new(
         node: Node,
         image: Arc<dyn BlockImage>,
         serial: Option<String>,
+        waits_for_room: bool,
         events: Events,
     ) -> Self {
         Self {
             node,
-            image: Arc::new(Watched::new(image, node.to_string(), events)),
+            image: Arc::new(Watched::new(
+                image,
+                node.to_string(),
+                waits_for_room,
+                events,
+            )),
             serial: serial.unwrap_or_default(),
+            waits_for_room,
         }
     }
 
@@ -75,7 +97,7 @@ impl Drive {
             image: Arc::clone(&self.image) as _,
             read_only: false,
             serial: self.serial.clone(),
-            pause_when_full: true,
+            pause_when_full: self.waits_for_room,
         }
     }
 
@@ -98,6 +120,8 @@ impl Drive {
 pub(super) struct Watched {
     image: Arc<dyn BlockImage>,
     name: String,
+    /// That there is no room is told elsewhere.
+    waits_for_room: bool,
     events: Events,
     n_notes: AtomicU32,
     reads: AtomicU64,
@@ -108,10 +132,11 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    fn new(image: Arc<dyn BlockImage>, name: String, events: Events) -> Self {
+    fn new(image: Arc<dyn BlockImage>, name: String, waits_for_room: bool, events: Events) -> Self {
         Self {
             image,
             name,
+            waits_for_room,
             events,
             n_notes: AtomicU32::new(0),
             reads: AtomicU64::new(0),
@@ -122,11 +147,11 @@ impl Watched {
         }
     }
 
-    /// Tells why something failed, unless it is for want of room: the machine is paused then, and
+    /// Tells why something failed, unless it is for want of room and the machine is paused for it:
     /// that is told.
     fn told<T>(&self, doing: &str, offset: u64, len: u64, done: Result<T>) -> Result<T> {
         if let Err(error) = &done
-            && error.kind() != ErrorKind::NoSpace
+            && !(self.waits_for_room && error.kind() == ErrorKind::NoSpace)
             && self.n_notes.fetch_add(1, Ordering::Relaxed) < MAX_NOTES
         {
             let name = &self.name;

@@ -10,10 +10,11 @@ use std::time::Duration;
 use hako_block::{BlockImage, Error, Result};
 use hako_engine::{Kernel, Pages, Request, Signals, Spec, Topology};
 
+use super::super::disks::no_room;
 use super::super::{End, Event, Events, Facts, IoStats, Machine};
 use super::boot::{Found, Source};
 use super::console::Typist;
-use super::drives::Drive;
+use super::drives::{self, Drive};
 use super::nics::Plugged;
 
 /// How long the keeper sleeps where nothing happens.
@@ -33,12 +34,7 @@ pub(super) struct Hardware {
 impl Hardware {
     /// Reads the kernel.
     pub fn kernel(&self) -> Result<Found> {
-        let images: Vec<Arc<dyn BlockImage>> = self
-            .disks
-            .iter()
-            .map(|drive| Arc::clone(&drive.image) as _)
-            .collect();
-        self.source.read(&images)
+        self.source.read(&drives::images(&self.disks))
     }
 
     fn build(
@@ -173,7 +169,7 @@ impl Shared {
         let end = loop {
             match self.signals.wait(LONG) {
                 None => {}
-                Some(Request::NoSpace { error }) => self.pause(Some(error)),
+                Some(Request::NoSpace { error }) => self.pause(Some(no_room(&error))),
                 Some(Request::Reset) => {
                     if let Err(error) = self.rebuild() {
                         break End::Failed(error.to_string());

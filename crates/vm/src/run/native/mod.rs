@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! drives   the disks, watched and counted;    boot      the kernel, anew for each reset
-//! nics     network cards and their cables;    console   the first serial port
+//! nics     network cards and their cables;    sockets   cables to somebody's switch
+//! console  the first serial port;
 //! machine  a machine that runs: paused, reset, switched off
 //! ```
 
@@ -13,6 +14,7 @@ mod console;
 mod drives;
 mod machine;
 mod nics;
+mod sockets;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +22,9 @@ use hako_block::{Error, Result};
 use hako_engine::{Kernel, Pages, Topology};
 use hako_formats::machine::{Machine as Described, check_memory};
 
+use self::drives::Drive;
 use self::machine::{Hardware, Running};
+use self::nics::Plugged;
 use super::fitness::refuse_encrypted;
 use super::{Boot, Engine, Facts, Machine, Start};
 
@@ -37,31 +41,39 @@ struct Report {
     losses: Vec<String>,
 }
 
+impl Report {
+    /// Refuses a machine that would not have all that its VMX says.
+    fn refuse_losses(&self) -> Result<()> {
+        match self.losses.first() {
+            Some(loss) => Err(Error::unsupported(loss.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Engine for Native {
     fn name(&self) -> &'static str {
         "kvm"
     }
 
     fn start(&self, start: Start<'_>) -> Result<Box<dyn Machine>> {
-        let (hardware, kernel, mut report) = prepare(&start)?;
-        report.notes.append(&mut report.losses);
-        run(hardware, kernel, report, &start)
+        start_with(&start, |_| Ok(()))
     }
 }
 
 impl Native {
-    /// Starts a machine that has here all that its VMX says. Errors: what it would not have.
+    /// Starts a machine that has here all that its VMX says. Errors: what it would not have; little
+    /// was opened for that.
     pub fn start_whole(&self, start: &Start<'_>) -> Result<Box<dyn Machine>> {
-        let (hardware, kernel, report) = prepare(start)?;
-        match report.losses.first() {
-            Some(loss) => Err(Error::unsupported(loss.clone())),
-            None => run(hardware, kernel, report, start),
-        }
+        start_with(start, Report::refuse_losses)
     }
 }
 
-/// Opens all that the machine is made of.
-fn prepare(start: &Start<'_>) -> Result<(Hardware, Kernel, Report)> {
+/// Starts a machine, `judge` allowing: it sees each loss before more is opened, programs last.
+fn start_with(
+    start: &Start<'_>,
+    judge: impl Fn(&Report) -> Result<()>,
+) -> Result<Box<dyn Machine>> {
     let described = start.vm.vmx.machine();
     let mut report = Report::default();
     report.notes.clone_from(&start.notes);
@@ -69,12 +81,30 @@ fn prepare(start: &Start<'_>) -> Result<(Hardware, Kernel, Report)> {
     described.cpu.check()?;
     check_memory(described.memory_bytes)?;
     note_losses(&described, start, &mut report);
+    judge(&report)?;
     let source = boot::Source::of(start.vm, &described, &start.options.boot)?;
     let disks = drives::open(&described, start, &mut report)?;
+    let mut found = source.read(&drives::images(&disks))?;
+    start.cancel.check()?;
+    report.notes.append(&mut found.notes);
+    report.losses.extend(found.trouble);
+    judge(&report)?;
     let nics = nics::plug(&described, start, &mut report)?;
+    judge(&report)?;
+    let hardware = hardware(&described, start, (disks, nics, source));
+    report.notes.append(&mut report.losses);
+    run(hardware, found.kernel, report, start)
+}
+
+/// Returns what the machine is made of whenever it is built.
+fn hardware(
+    described: &Described,
+    start: &Start<'_>,
+    (disks, nics, source): (Vec<Drive>, Vec<Plugged>, boot::Source),
+) -> Hardware {
     let keys = start.vm.vmx.dictionary();
     let cores = described.cpu.cores_per_socket;
-    let hardware = Hardware {
+    Hardware {
         topology: Topology {
             sockets: described.cpu.count / cores.max(1),
             cores,
@@ -89,12 +119,7 @@ fn prepare(start: &Start<'_>) -> Result<(Hardware, Kernel, Report)> {
         disks,
         nics,
         source,
-    };
-    let mut found = hardware.kernel()?;
-    start.cancel.check()?;
-    report.notes.append(&mut found.notes);
-    report.losses.extend(found.trouble);
-    Ok((hardware, found.kernel, report))
+    }
 }
 
 /// Notes what no part of this engine stands for.
@@ -115,6 +140,8 @@ fn note_losses(described: &Described, start: &Start<'_>, report: &mut Report) {
         let loss = "floppy0 is left out: there are no floppy drives";
         report.losses.push(loss.to_owned());
     }
+    drives::note_losses(described, report);
+    nics::note_losses(described, keys, report);
 }
 
 /// Returns the seconds that the clock is ahead of UTC.

@@ -1,5 +1,5 @@
-//! Network cards: each has a cable to a TAP interface of the host, or to passt, a network behind the
-//! host for whoever has no rights on its own. Cables outlive a reset of the machine.
+//! Network cards: each has a cable to a TAP interface of the host, to a socket ([`super::sockets`]), or
+//! to passt, a network behind the host for whoever has no rights on its own. Cables outlive a reset of the machine.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -17,6 +17,7 @@ use hako_engine::link::Link;
 use hako_engine::link::socket::StreamLink;
 use hako_engine::link::tap::TapLink;
 use hako_engine::virtio::net::Counters;
+use hako_formats::dictionary::Dictionary;
 use hako_formats::machine::{Machine, Nic};
 
 use super::super::addresses::address_in;
@@ -24,6 +25,7 @@ use super::super::cards::{self, Forward};
 use super::super::process::Process;
 use super::super::{Event, Events, NicStats, Start};
 use super::Report;
+use super::sockets::{self, Made};
 
 /// The program that is a network behind the host.
 const PASST: &str = "passt";
@@ -43,7 +45,14 @@ pub(super) struct Plugged {
     slot_number: u16,
     cable: Option<Cable>,
     counters: Arc<Counters>,
-    _helper: Option<Helper>,
+    _beside: Beside,
+}
+
+/// What goes when the card does.
+#[derive(Default)]
+struct Beside {
+    helper: Option<Helper>,
+    _socket: Option<Made>,
 }
 
 impl Plugged {
@@ -67,7 +76,20 @@ impl Plugged {
     }
 }
 
-/// Connects the machine's cards. Errors: a TAP interface that cannot be had.
+/// Notes what networks lead elsewhere here than the VMX says.
+pub(super) fn note_losses(machine: &Machine, keys: &Dictionary, report: &mut Report) {
+    for nic in machine.nics.iter().filter(|nic| nic.connected) {
+        let is_said = |what| {
+            let said = keys.value(&format!("hako.ethernet{}.{what}", nic.number));
+            said.is_some_and(|said| !said.trim().is_empty())
+        };
+        if !is_said("tap") && !is_said("socket") {
+            cards::is_closed(nic, &mut report.losses);
+        }
+    }
+}
+
+/// Connects the machine's cards. Errors: a TAP interface or a socket that cannot be had.
 pub(super) fn plug(
     machine: &Machine,
     start: &Start<'_>,
@@ -77,41 +99,63 @@ pub(super) fn plug(
     let cards = machine.nics.iter().map(|nic| {
         let node = format!("ethernet{}", nic.number);
         let mac = cards::mac(machine, nic, seed).0;
-        let (link, helper) = link(nic, &node, start, report)?;
+        let (link, beside) = link(nic, &node, start, report)?;
+        // That passt has ended is told of passt.
+        let parting = match beside.helper {
+            Some(_) => None,
+            None => Some(format!("{node} has no network any more")),
+        };
+        let cable = |link| Cable::new(link, Ear::new(&node, mac, &start.events), parting);
         Ok(Plugged {
             slot_number: cards::slot_number(start.vm.vmx.dictionary(), nic.number),
-            cable: link.map(|link| Cable::new(link, Ear::new(&node, mac, &start.events))),
+            cable: link.map(cable),
             node,
             mac,
             counters: Arc::default(),
-            _helper: helper,
+            _beside: beside,
         })
     });
     cards.collect()
 }
 
-type Linked = (Option<Box<dyn Link>>, Option<Helper>);
+type Linked = (Option<Box<dyn Link>>, Beside);
 
 fn link(nic: &Nic, node: &str, start: &Start<'_>, report: &mut Report) -> Result<Linked> {
     let keys = start.vm.vmx.dictionary();
     if !nic.connected {
-        return Ok((None, None));
+        return Ok((None, Beside::default()));
     }
     if let Some(name) = cards::tap(keys, nic.number) {
-        return Ok((Some(Box::new(tap(&name, node)?)), None));
+        return Ok((Some(Box::new(tap(&name, node)?)), Beside::default()));
     }
-    if cards::is_closed(nic, &mut report.losses) {
-        return Ok((None, None));
+    let socket = cards::socket(keys, nic.number);
+    if let Some(socket) = socket.map_err(|error| error.in_file(start.vm.path()))? {
+        let (link, made) = sockets::connect(start.vm, &socket)?;
+        let beside = Beside {
+            _socket: made,
+            ..Beside::default()
+        };
+        return Ok((Some(link), beside));
+    }
+    // What is to be said of it was said: [`note_losses`].
+    if cards::is_closed(nic, &mut Vec::new()) {
+        return Ok((None, Beside::default()));
     }
     let forwards = cards::forwards(keys, nic.number, &mut report.notes);
     match passt(node, forwards, start, report) {
-        Ok((link, helper)) => Ok((Some(Box::new(link)), Some(helper))),
+        Ok((link, helper)) => {
+            let beside = Beside {
+                helper: Some(helper),
+                ..Beside::default()
+            };
+            Ok((Some(Box::new(link)), beside))
+        }
         Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
         Err(error) => {
             report
                 .losses
                 .push(format!("{node} has no network: {error}"));
-            Ok((None, None))
+            Ok((None, Beside::default()))
         }
     }
 }
@@ -208,9 +252,22 @@ struct Cable(Arc<Mutex<Ends>>);
 struct Ends {
     link: Box<dyn Link>,
     ear: Ear,
+    /// What is told, once, when the other side has gone.
+    parting: Option<String>,
 }
 
 impl Ends {
+    /// Tells why there is no network any more.
+    fn told<T>(&mut self, done: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &done
+            && let Some(parting) = self.parting.take()
+        {
+            let note = format!("{parting}: {error}");
+            self.ear.events.send(Event::Note(note));
+        }
+        done
+    }
+
     /// Has a frame heard, with the header that it may have.
     fn hear(&mut self, frame: &[u8]) {
         let start = if self.link.has_header() {
@@ -223,8 +280,9 @@ impl Ends {
 }
 
 impl Cable {
-    fn new(link: Box<dyn Link>, ear: Ear) -> Self {
-        Self(Arc::new(Mutex::new(Ends { link, ear })))
+    fn new(link: Box<dyn Link>, ear: Ear, parting: Option<String>) -> Self {
+        let ends = Ends { link, ear, parting };
+        Self(Arc::new(Mutex::new(ends)))
     }
 
     fn ends(&self) -> MutexGuard<'_, Ends> {
@@ -239,7 +297,8 @@ impl Link for Cable {
 
     fn receive(&mut self, frame: &mut [u8]) -> io::Result<Option<usize>> {
         let mut ends = self.ends();
-        let received = ends.link.receive(frame)?;
+        let received = ends.link.receive(frame);
+        let received = ends.told(received)?;
         if let Some(len) = received {
             ends.hear(frame.get(..len).unwrap_or_default());
         }
@@ -249,7 +308,8 @@ impl Link for Cable {
     fn send(&mut self, frame: &[u8]) -> io::Result<()> {
         let mut ends = self.ends();
         ends.hear(frame);
-        ends.link.send(frame)
+        let sent = ends.link.send(frame);
+        ends.told(sent)
     }
 
     fn has_header(&self) -> bool {

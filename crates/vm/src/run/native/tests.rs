@@ -63,8 +63,12 @@ struct World {
     happens: Receiver<Event>,
 }
 
-/// Starts the tiny guest; none, said so, without a KVM.
+/// Starts the tiny guest, which waits for room on its disk; none, said so, without a KVM.
 fn start(words: &str) -> Option<World> {
+    start_with(words, true)
+}
+
+fn start_with(words: &str, waits_for_room: bool) -> Option<World> {
     if let Err(error) = hako_engine::kvm::open() {
         assert!(
             std::env::var_os("CI").is_none(),
@@ -84,6 +88,7 @@ fn start(words: &str) -> Option<World> {
         "scsi0:0".parse().unwrap(),
         Arc::clone(&disk) as _,
         None,
+        waits_for_room,
         events.clone(),
     );
     let source = Source::Files(KernelFiles {
@@ -130,6 +135,7 @@ fn a_guest_waits_for_room_on_a_full_disk_and_goes_on_when_there_is() {
         panic!("it is not paused");
     };
     assert!(why.contains("no space left"), "{why}");
+    assert!(why.ends_with("hako vm unpause"), "{why}");
     // As long as there is none, it does not go on.
     world.machine.resume().unwrap();
     assert_eq!(world.next(), Event::Resumed);
@@ -145,6 +151,23 @@ fn a_guest_waits_for_room_on_a_full_disk_and_goes_on_when_there_is() {
     assert!(said.contains("write 0\nflush 0\n"), "{said}");
     let written: Vec<u8> = (0..4096u32).map(|at| (at * 7) as u8).collect();
     assert_eq!(world.disk.image.bytes()[9 * 512..9 * 512 + 4096], written);
+}
+
+#[test]
+fn a_guest_that_does_not_wait_for_room_reads_an_error() {
+    let Some(mut world) = start_with("block", false) else {
+        return;
+    };
+    let Event::Note(note) = world.next() else {
+        panic!("nobody is told");
+    };
+    assert!(note.contains("scsi0:0: a write") && note.contains("no space left"));
+    assert_eq!(world.next(), Event::Off(End::Guest));
+    let mut said = String::new();
+    let mut console = world.machine.console().unwrap().unwrap();
+    drop(world.machine);
+    console.read_to_string(&mut said).unwrap();
+    assert!(said.contains("write 1\nflush 0\n"), "{said}");
 }
 
 #[test]

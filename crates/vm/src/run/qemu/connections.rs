@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::net::UnixStream;
-use std::path::{Component, Path, PathBuf};
 
 use hako_block::{Error, Result};
 use hako_formats::machine::SerialPort;
 
+use super::super::own_path::own_path;
 use super::plan::Backend;
 use crate::Vm;
 
@@ -65,35 +65,6 @@ fn backend(vm: &Vm, port: &SerialPort, warnings: &mut Vec<String>) -> Result<Bac
     }
 }
 
-/// Returns where a file lies that may not be there yet: in the machine's folder, or below what the
-/// user allowed.
-fn own_path(vm: &Vm, name: &str) -> Result<PathBuf> {
-    let refused = || {
-        Error::new(
-            hako_block::ErrorKind::Gate,
-            format!("{name:?} is not in the machine's folder"),
-        )
-    };
-    let path = vm.folder().join(name);
-    let has_dots = Path::new(name)
-        .components()
-        .any(|part| part == Component::ParentDir);
-    let (Some(folder), Some(file)) = (path.parent(), path.file_name()) else {
-        return Err(refused());
-    };
-    let folder =
-        std::fs::canonicalize(folder).map_err(|error| Error::io("find", error).in_file(&path))?;
-    let own = std::fs::canonicalize(vm.folder()).unwrap_or_else(|_| vm.folder().to_owned());
-    let allowed = vm.rules(true).allow_paths;
-    let is_allowed = allowed.iter().any(|allowed| {
-        std::fs::canonicalize(allowed).is_ok_and(|allowed| folder.starts_with(allowed))
-    });
-    if name.contains('\0') || !is_allowed && (has_dots || !folder.starts_with(own)) {
-        return Err(refused());
-    }
-    Ok(folder.join(file))
-}
-
 /// Reads `telnet://host:port`, `tcp://:port` and the like. Who listens does it on loopback: a serial
 /// port is a way to log in.
 fn tcp(port: &SerialPort, server: bool, warnings: &mut Vec<String>) -> Result<Backend> {
@@ -138,6 +109,8 @@ fn tcp(port: &SerialPort, server: bool, warnings: &mut Vec<String>) -> Result<Ba
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn vm(folder: &Path, serial: &str) -> Vm {

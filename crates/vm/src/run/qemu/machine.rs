@@ -10,6 +10,7 @@ use hako_block::Result;
 use hako_formats::machine::Node;
 use serde_json::{Value, json};
 
+use super::super::disks::no_room;
 use super::super::process::{Process, told};
 use super::super::{DiskStats, End, Event, Events, Facts, IoStats, Machine};
 
@@ -141,6 +142,9 @@ impl Watching {
         let word = |key: &str| data[key].as_str().unwrap_or_default();
         let drive = word("node-name").replacen('-', ":", 1);
         let what = match data["nospace"].as_bool() {
+            Some(true) if word("action") == "stop" => {
+                no_room(&format!("no space left for {drive}"))
+            }
             Some(true) => format!("no space left for {drive}"),
             _ => format!(
                 "{drive}: a {} failed: {}",
@@ -293,7 +297,7 @@ mod tests {
         take("BLOCK_IO_ERROR", failed("report", false));
         take("BLOCK_IO_ERROR", failed("report", false));
         take("UNKNOWN", json!(7));
-        let why = Some("no space left for scsi0:1".to_owned());
+        let why = Some(no_room("no space left for scsi0:1"));
         let note = "scsi0:1: a write failed: Input/output error".to_owned();
         assert_eq!(
             all(&events),

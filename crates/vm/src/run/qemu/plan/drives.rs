@@ -7,7 +7,7 @@ use hako_formats::dictionary::Dictionary;
 use hako_formats::machine::{Bus, Drive, Machine, Medium};
 use serde_json::{Map, Value, json};
 
-use super::super::super::disks::name_of;
+use super::super::super::disks::{name_of, waits_for_room};
 use super::board::is_new_linux;
 use super::boot::Order;
 use super::{Chipset, CommandLine, LayerFormat, Loaded, Source, Wanted, slot, text};
@@ -51,6 +51,7 @@ pub(super) fn add(
         .filter(|d| is_here(line, wanted, d))
         .collect();
     add_controllers(line, wanted.machine, chipset, &models, &here);
+    let waits = waits_for_room(wanted.keys)?;
     let mut n_of_controller: BTreeMap<u8, u8> = BTreeMap::new();
     for drive in here {
         let node = drive.node;
@@ -75,6 +76,7 @@ pub(super) fn add(
         };
         if let Some(device) = &mut device {
             complete(device, drive, loaded, &name, order);
+            answer_errors(device, drive, waits);
             line.drives.insert(name, node);
             line.device(&Value::Object(device.clone()));
         }
@@ -409,10 +411,15 @@ fn complete(
     if let Some(place) = order.drives.get(&drive.node) {
         put("bootindex", json!(place));
     }
-    // A write that failed waits for whoever can help, rather than be lost by the guest.
+}
+
+/// Says what comes when a disk fails. A write that failed waits for whoever can help, rather than be
+/// lost by the guest, unless the machine's owner wants otherwise.
+fn answer_errors(device: &mut Device, drive: &Drive, waits: bool) {
     if is_disk(drive) && drive.node.bus != Bus::Nvme {
-        put("werror", json!("stop"));
-        put("rerror", json!("report"));
+        let on_write = if waits { "stop" } else { "report" };
+        device.insert("werror".to_owned(), json!(on_write));
+        device.insert("rerror".to_owned(), json!("report"));
     }
 }
 

@@ -20,7 +20,14 @@ pub(super) fn add(
     for nic in wanted.machine.nics.iter().filter(|nic| nic.number < 10) {
         let number = nic.number;
         let mut net = json!({"type": "user", "id": format!("net{number}")});
-        if cards::is_closed(nic, &mut line.warnings) {
+        let has_socket = cards::socket(wanted.keys, number)?.is_some();
+        if has_socket {
+            line.warn(format!(
+                "hako.ethernet{number}.socket is for --engine kvm only: ethernet{number} is on a \
+                 network of its own, with no way out"
+            ));
+        }
+        if has_socket || cards::is_closed(nic, &mut line.warnings) {
             net["restrict"] = json!(true);
         }
         let forwards = forwards(line, wanted, number);

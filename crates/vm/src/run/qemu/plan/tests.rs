@@ -482,6 +482,35 @@ fn ports_of_the_host_lead_to_the_guest_only_as_said() {
 }
 
 #[test]
+fn what_finds_no_room_waits_or_is_reported_as_said() {
+    let on_write = |said: &str| {
+        let key = match said {
+            "" => String::new(),
+            said => format!("hako.onNoSpace = \"{said}\"\n"),
+        };
+        let line = line_of(&(LINUX.to_owned() + &key), |_| {}).map_err(|e| e.to_string())?;
+        let text = text_of(&line);
+        let words = ["stop", "report"];
+        let has = |word: &&str| text.contains(&format!("\"werror\":\"{word}\""));
+        Ok::<_, String>(words.into_iter().filter(has).collect::<Vec<_>>())
+    };
+    assert_eq!(on_write("").unwrap(), ["stop"]);
+    assert_eq!(on_write("pause").unwrap(), ["stop"]);
+    assert_eq!(on_write("Report").unwrap(), ["report"]);
+    assert!(on_write("ignore").unwrap_err().contains("hako.onNoSpace"));
+}
+
+#[test]
+fn a_card_that_is_meant_for_a_socket_does_not_get_to_the_world() {
+    let vmx = with(
+        "ethernet0.present = \"TRUE\"\nethernet0.connectionType = \"nat\"\n\
+         hako.ethernet0.socket = \"stream:switch.sock\"\n",
+    );
+    assert!(text(&vmx).contains(r#""restrict":true"#));
+    assert!(warnings(&vmx).contains("for --engine kvm only"));
+}
+
+#[test]
 fn cards_without_an_address_get_one_that_stays() {
     let cards = "ethernet0.present = \"TRUE\"\nethernet0.virtualDev = \"e1000\"\n\
                  ethernet3.present = \"TRUE\"\nethernet3.virtualDev = \"e1000e\"\n";
