@@ -11,6 +11,7 @@ pub mod guest;
 pub mod guests;
 pub mod machines;
 pub mod nbd;
+pub mod nested;
 pub mod peers;
 pub mod states;
 
