@@ -441,6 +441,14 @@ mod tests {
         watcher.write_all(b"?").unwrap();
         expect(&mut world.guest, b"?");
         world.guest.write_all(b"!").unwrap();
+        // All of it has passed once somebody sees what came last.
+        watcher
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let mut byte = [0];
+        while byte != *b"!" {
+            watcher.read_exact(&mut byte).unwrap();
+        }
         let mut rest = Vec::new();
         lazy.set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
