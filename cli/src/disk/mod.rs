@@ -117,7 +117,7 @@ fn refuse_clones(image: &Path) -> Result<()> {
 
 /// Says what is odd about an opened chain, and returns how a command ends that read it: if the
 /// user asked for salvage and something was found missing, incomplete.
-fn salvaged(context: &Context, read: &ReadFlags, opened: &OpenedChain) -> Exit {
+pub fn salvaged(context: &Context, read: &ReadFlags, opened: &OpenedChain) -> Exit {
     let mut any = false;
     for layer in &opened.layers {
         let info = layer.image.info();

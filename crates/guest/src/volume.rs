@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hako_block::{BlockImage, Error, Result};
+use hako_block::{BlockImage, Error, Result, Value};
 
 /// Bytes that can be read at any offset, from any thread.
 pub trait Volume: Send + Sync {
@@ -50,6 +50,15 @@ impl Disk {
         Self {
             image,
             sector_bytes,
+        }
+    }
+
+    /// Returns the size of a sector that an image itself tells (VHDX).
+    pub fn told_sector_bytes(image: &dyn BlockImage) -> Option<u32> {
+        let mut details = image.info().details.iter();
+        match details.find(|(key, _)| *key == "logical_sector_size") {
+            Some((_, Value::Int(bytes))) => u32::try_from(*bytes).ok(),
+            _ => None,
         }
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueHint};
-use hako_block::{BlockImage, Error, ErrorKind, Result, Value};
+use hako_block::{Error, ErrorKind, Result};
 use hako_formats::open_chain;
 use hako_guest::{Disk, FileSystem, FoundVolume, Volume, Volumes};
 
@@ -71,7 +71,7 @@ impl Inside {
             }
             let sector_bytes = self
                 .sector_size
-                .or_else(|| told_sector_bytes(&opened.chain))
+                .or_else(|| Disk::told_sector_bytes(&opened.chain))
                 .unwrap_or(512);
             disks.push(Arc::new(Disk::new(Arc::new(opened.chain), sector_bytes)));
         }
@@ -81,18 +81,6 @@ impl Inside {
             wanted,
             exit,
         })
-    }
-}
-
-/// Returns the size of a sector that the image itself tells (VHDX).
-fn told_sector_bytes(image: &dyn BlockImage) -> Option<u32> {
-    let details = &image.info().details;
-    match details
-        .iter()
-        .find(|(key, _)| *key == "logical_sector_size")
-    {
-        Some((_, Value::Int(bytes))) => u32::try_from(*bytes).ok(),
-        _ => None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use hako_block::{Access, BlockImage, Error, ErrorKind, Result, Value};
+use hako_block::{Access, BlockImage, Error, ErrorKind, Result};
 use hako_formats::{OpenOptions, OpenedChain, open_chain};
 use hako_guest::{Disk, Volume};
 use rustix::fs::OFlags;
@@ -75,7 +75,7 @@ impl Source {
         let opened = open_chain(path, options)?;
         let image = chain_of(&opened)?;
         Ok(Self {
-            sector_bytes: told(&*image).or_else(|| of_device(path)),
+            sector_bytes: Disk::told_sector_bytes(&*image).or_else(|| of_device(path)),
             opened,
             image,
             _held: held,
@@ -102,18 +102,6 @@ fn hold(path: &Path) -> Result<Option<File>> {
         .in_file(path)
         .hint("stop what uses it, or start the machine from a rescue system")),
         Err(error) => Err(Error::io("open", error).in_file(path)),
-    }
-}
-
-/// Returns the size of a sector that the image itself tells (VHDX).
-fn told(image: &dyn BlockImage) -> Option<u32> {
-    let details = &image.info().details;
-    match details
-        .iter()
-        .find(|(key, _)| *key == "logical_sector_size")
-    {
-        Some((_, Value::Int(bytes))) => u32::try_from(*bytes).ok(),
-        _ => None,
     }
 }
 

@@ -32,6 +32,12 @@ pub(crate) struct Array {
     pub(crate) name: String,
     pub(crate) uuid: String,
     pub(crate) level: String,
+    pub(crate) metadata: &'static str,
+    /// How many members it should have, and how many of them are not there or not in sync.
+    pub(crate) n_members: u32,
+    pub(crate) n_missing: u32,
+    /// Places of all members that are there, whatever their state.
+    pub(crate) members: Vec<usize>,
     pub(crate) volume: Result<Arc<dyn Volume>>,
     /// What of which member is a part of it, by the members' places; none if it is not read.
     pub(crate) parts: Vec<(usize, Share)>,
@@ -97,6 +103,12 @@ fn array(members: Vec<&Member>) -> Option<Array> {
         name: short_name(newest),
         uuid: newest.array.clone(),
         level: level_name(newest.level),
+        metadata: newest.metadata,
+        n_members: newest.n_disks,
+        n_missing: newest
+            .n_disks
+            .saturating_sub(u32::try_from(n_current).unwrap_or(u32::MAX)),
+        members: members.iter().map(|member| member.place).collect(),
         parts: match &volume {
             Ok(_) => parts(newest, &current),
             Err(_) => Vec::new(),

@@ -26,6 +26,8 @@ pub(crate) struct Superblock {
     pub(super) array: String,
     /// The member's own; 0.90 has none.
     pub(super) device: String,
+    /// How it is laid out: `1.2`.
+    pub(super) metadata: &'static str,
     /// The name of version 1 ("host:data"); empty if it has none.
     pub(super) name: String,
     /// The number of the device node, which only 0.90 keeps.
@@ -110,6 +112,11 @@ fn new(volume: &dyn Volume, at: u64) -> Result<Option<Superblock>> {
     Ok(Some(Superblock {
         array: Uuid(array_at(&bytes, 16)).to_string(),
         device: Uuid(array_at(&bytes, 168)).to_string(),
+        metadata: match at {
+            0 => "1.1",
+            4096 => "1.2",
+            _ => "1.0",
+        },
         name: String::from_utf8_lossy(name.get(..name_end).unwrap_or_default()).into_owned(),
         minor: None,
         level: i32::from_le_bytes(array_at(&bytes, 72)),
@@ -158,6 +165,7 @@ fn old(volume: &dyn Volume, at: u64) -> Result<Option<Superblock>> {
     Ok(Some(Superblock {
         array: Uuid(array_at(&uuid, 0)).to_string(),
         device: String::new(),
+        metadata: "0.90",
         name: String::new(),
         minor: Some(word(11)),
         level: i32::from_le_bytes(array_at(&bytes, 28)),

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 pub(crate) use kernels::Version;
 pub use kernels::{Kernel, image_version};
+pub use release::variables;
 
 use crate::fs::NodeKind;
 use crate::tree::Tree;
@@ -193,4 +194,4 @@ fn architecture(tree: &Tree) -> &'static str {
 }
 
 /// Values of a file by their keys.
-pub(crate) type Variables = BTreeMap<String, String>;
+pub type Variables = BTreeMap<String, String>;

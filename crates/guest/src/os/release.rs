@@ -85,7 +85,7 @@ fn id_of(line: &str) -> &'static str {
 }
 
 /// Returns the assignments of a file in the shell's syntax: `KEY="value"`, without expansion.
-pub(crate) fn variables(text: &[u8]) -> Variables {
+pub fn variables(text: &[u8]) -> Variables {
     let text = String::from_utf8_lossy(text);
     let pairs = text.lines().filter_map(|line| {
         let (key, value) = line.trim().split_once('=')?;

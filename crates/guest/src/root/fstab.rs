@@ -53,7 +53,7 @@ fn line(line: &str) -> Option<Line> {
 }
 
 /// Returns a field with its octal escapes (`\040`) as what they mean.
-fn unescaped(field: &str) -> String {
+pub fn unescaped(field: &str) -> String {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {

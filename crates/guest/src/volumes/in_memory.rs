@@ -77,6 +77,9 @@ impl Volumes {
         let origin = Origin::Array {
             level: "raid1".into(),
             uuid: uuid.into(),
+            metadata: "1.2",
+            n_members: 2,
+            n_missing: 0,
         };
         self.push(origin, "", Some(fs));
         self.rename(format!("md{number}"));
@@ -113,6 +116,7 @@ impl Volumes {
             len_bytes: 1 << 30,
             content,
             remarks: Vec::new(),
+            below: Vec::new(),
             depth: 0,
         });
     }

@@ -56,6 +56,34 @@ pub(crate) struct GroupParts {
     pub(crate) logical: Vec<Option<usize>>,
 }
 
+impl GroupParts {
+    /// Returns the places of the physical volumes that a logical one has parts of, itself or by the
+    /// hidden ones that it is made of; all of the group's, if that is not known.
+    fn physical_of(&self, logical: usize) -> Vec<usize> {
+        let mut wanted = vec![logical];
+        let mut places = Vec::new();
+        let mut next = 0;
+        while let Some(above) = wanted.get(next).copied() {
+            next += 1;
+            let parts = self.blueprint.parts.iter();
+            for (below, ..) in parts.filter(|(.., of)| *of == above) {
+                match below {
+                    lvm::Below::Logical(hidden) if !wanted.contains(hidden) => wanted.push(*hidden),
+                    lvm::Below::Logical(_) => {}
+                    lvm::Below::Physical(found) => places.extend(self.physical.get(*found)),
+                }
+            }
+        }
+        if places.is_empty() {
+            let all = self.blueprint.physical.iter();
+            places.extend(all.filter_map(|known| self.physical.get(known.found)));
+        }
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+}
+
 /// A volume that was found.
 pub struct FoundVolume {
     /// Its short name.
@@ -70,6 +98,8 @@ pub struct FoundVolume {
     pub content: Content,
     /// What is odd about it.
     pub remarks: Vec<String>,
+    /// Places in [`Volumes::list`] of what it lies on, where that is there; the disks lie on nothing.
+    pub below: Vec<usize>,
     depth: usize,
 }
 
@@ -93,6 +123,12 @@ pub enum Origin {
         level: String,
         /// Its identity, as blkid writes it.
         uuid: String,
+        /// How its superblock is laid out: `1.2`, `0.90`.
+        metadata: &'static str,
+        /// How many members it should have.
+        n_members: u32,
+        /// How many of them are not there, or not in sync.
+        n_missing: u32,
     },
     /// A logical volume of LVM2.
     Logical {
@@ -210,6 +246,7 @@ impl Volumes {
             len_bytes: 0,
             content: Content::default(),
             remarks: Vec::new(),
+            below: Vec::new(),
             depth,
         };
         match volume {
@@ -292,6 +329,7 @@ impl Volumes {
                 partition,
             };
             let inner = self.add(name, origin, part, depth);
+            self.lies_on(inner, vec![at]);
             self.look_into(inner);
         }
     }
@@ -307,8 +345,12 @@ impl Volumes {
             let origin = Origin::Array {
                 level: array.level,
                 uuid: array.uuid,
+                metadata: array.metadata,
+                n_members: array.n_members,
+                n_missing: array.n_missing,
             };
             let at = self.add(array.name, origin, array.volume, depth);
+            self.lies_on(at, array.members);
             self.arrays.push((at, array.parts));
             if let Some(found) = self.found.get_mut(at) {
                 found.remarks.extend(array.remarks);
@@ -347,11 +389,21 @@ impl Volumes {
             if let Some(found) = self.found.get_mut(at) {
                 found.len_bytes = logical.len_bytes;
             }
-            let group = self.groups.get_mut(first + group);
-            if let Some(listed) = group.and_then(|group| group.logical.get_mut(place)) {
-                *listed = Some(at);
+            let mut below = Vec::new();
+            if let Some(group) = self.groups.get_mut(first + group) {
+                below = group.physical_of(place);
+                if let Some(listed) = group.logical.get_mut(place) {
+                    *listed = Some(at);
+                }
             }
+            self.lies_on(at, below);
             self.look_into(at);
+        }
+    }
+
+    fn lies_on(&mut self, at: usize, below: Vec<usize>) {
+        if let Some(found) = self.found.get_mut(at) {
+            found.below = below;
         }
     }
 

@@ -64,7 +64,7 @@ fn object(found: &FoundVolume, list: &[FoundVolume]) -> Value {
     });
     match &found.origin {
         Origin::Disk(index) => value["disk"] = (*index).into(),
-        Origin::Array { level, uuid } => {
+        Origin::Array { level, uuid, .. } => {
             value["array"] = json!({"level": level, "uuid": uuid});
         }
         Origin::Logical {

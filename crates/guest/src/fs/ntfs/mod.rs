@@ -37,6 +37,9 @@ use reparse::Reparse;
 use stream::{File, Stream};
 use table::Table;
 
+/// What is remarked of a volume that cannot be taken as it is: a system is to go on with it.
+pub const HIBERNATED: &str = "Windows is hibernated or was shut down with fast startup";
+
 /// NTFS.
 pub const DRIVER: Driver = Driver {
     name: "ntfs",
@@ -90,8 +93,7 @@ fn open(volume: Arc<dyn Volume>) -> Opened {
         doubt,
     };
     if ntfs.is_hibernated() {
-        let what = "Windows is hibernated or was shut down with fast startup";
-        ntfs.info.remarks.push(what.to_owned());
+        ntfs.info.remarks.push(HIBERNATED.to_owned());
     }
     Ok(Arc::new(ntfs))
 }
