@@ -218,6 +218,107 @@ fn a_file_system_in_the_copy_is_sound_and_what_was_free_in_it_is_not_there() {
     }
 }
 
+/// A world with `d.img`: a GPT with an NTFS in which a file was removed; the rest is noise.
+fn ntfs() -> World {
+    let world = World::new();
+    let noise = noise(3, MIB as usize);
+    let pieces: Vec<(u64, &[u8])> = (0..60).map(|n| (n * MIB, &noise[..])).collect();
+    world.raw("ntfs", 60 * MIB, &pieces);
+    world.peer("mkntfs", &["-q", "-F", "-f", "ntfs"]);
+    for (name, len) in [("a", 700_000), ("b", 900_000), ("pagefile.sys", 3 << 20)] {
+        world.write(name, &noise.repeat(4)[..len]);
+        world.peer("ntfscp", &["-q", "ntfs", name, name]);
+    }
+    world
+}
+
+/// Puts the NTFS into a disk.
+fn partitioned(world: &World, image: &str) {
+    world.raw(image, 64 * MIB, &[]);
+    world.write(
+        "script",
+        b"label: gpt\nstart=2M, size=60M, type=EBD0A0A2-B9E5-4433-87C0-68B6B72699C7\n",
+    );
+    world.peer("sh", &["-c", &format!("sfdisk -q {image} < script")]);
+    let disk = std::fs::File::options()
+        .write(true)
+        .open(world.path(image))
+        .unwrap();
+    disk.write_all_at(&world.read("ntfs"), 2 * MIB).unwrap();
+}
+
+#[test]
+fn what_windows_swaps_to_is_zeros_unless_it_is_hibernated() {
+    let world = ntfs();
+    partitioned(&world, "d.img");
+    let content = |image: &str, name: &str| {
+        world.done(&format!("convert --force --to raw {image} raw.img"));
+        let raw = world.read("raw.img");
+        world.write("part", &raw[2 << 20..62 << 20]);
+        let run = std::process::Command::new("ntfscat")
+            .args(["part", name])
+            .current_dir(world.path("."))
+            .output()
+            .unwrap();
+        assert!(run.status.success(), "{name}");
+        run.stdout
+    };
+    let report = json(&world, "capture d.img -o c.vhdx");
+    let volume = &report["volumes"][1];
+    assert_eq!(volume["type"], "ntfs");
+    assert_eq!(volume["swap_file_bytes"], 3 * MIB);
+    assert!(
+        report["used_bytes"].as_u64().unwrap() < 12 * MIB,
+        "{report}"
+    );
+    for name in ["a", "b"] {
+        assert!(content("c.vhdx", name) == world.read(name), "{name}");
+    }
+    assert!(
+        content("c.vhdx", "pagefile.sys")
+            .iter()
+            .all(|byte| *byte == 0)
+    );
+    world.peer("ntfsfix", &["-n", "part"]);
+    json(&world, "capture --keep-swap-files d.img -o kept.img");
+    assert!(content("kept.img", "pagefile.sys") == world.read("pagefile.sys"));
+    // Hibernated, or shut down to start fast: its memory is in hiberfil.sys, and nothing is left out.
+    world.write("hiberfil.sys", &[&b"hibr"[..], &[5; 200_000]].concat());
+    world.peer("ntfscp", &["-q", "ntfs", "hiberfil.sys", "hiberfil.sys"]);
+    partitioned(&world, "h.img");
+    let report = json(&world, "capture h.img -o h.qcow2");
+    assert_eq!(report["volumes"][1]["swap_file_bytes"], 0);
+    for name in ["hiberfil.sys", "pagefile.sys"] {
+        assert!(content("h.qcow2", name) == world.read(name), "{name}");
+    }
+}
+
+#[test]
+fn what_is_written_to_meanwhile_is_not_copied() {
+    let world = World::new();
+    ext4(&world, "e.img");
+    // So slow that there is time to write.
+    let run = std::process::Command::new(common::binary())
+        .current_dir(world.path("."))
+        .args("p2v capture --all-blocks --threads 1 --rate 20M e.img -o c.img".split(' '))
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let part = world.path(".c.img.hako-part");
+    while !part.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let disk = std::fs::File::options()
+        .write(true)
+        .open(world.path("e.img"))
+        .unwrap();
+    disk.write_all_at(b"x", 47 * MIB).unwrap();
+    let ended = run.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(5));
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("written to while"));
+    assert!(!world.path("c.img").exists() && !part.exists());
+}
+
 #[test]
 fn a_copy_that_fails_leaves_nothing() {
     let world = World::new();

@@ -37,7 +37,8 @@ Exit status:
   2    wrong usage
   3    incomplete: what --salvage could not read became zeros
   4    the image is corrupt, or the copy did not verify
-  5    the disk is in use: mounted, swapped to, part of something that runs
+  5    the disk is in use: mounted, swapped to, part of something that runs, or it was written to
+       meanwhile
   8    no space left
   129, 130, 143    ended by SIGHUP, SIGINT, SIGTERM";
 

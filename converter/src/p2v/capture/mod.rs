@@ -3,6 +3,7 @@
 
 mod masked;
 mod source;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use hako_pipeline::{CopyOptions, Delivery, deliver};
 
 use self::masked::Masked;
 use self::source::Sources;
+use self::watch::{Watch, Watched};
 use crate::new_image::{NewImage, rounded_size};
 
 /// What to capture into what.
@@ -69,7 +71,7 @@ pub struct CaptureReport {
 }
 
 /// Captures a disk. Nothing appears under the target's name until it is whole. Errors:
-/// [`hako_block::ErrorKind::Locked`] if somebody uses a device.
+/// [`hako_block::ErrorKind::Locked`] if somebody uses a device, or writes to what is copied meanwhile.
 pub fn capture(
     request: CaptureRequest,
     progress: &dyn Progress,
@@ -81,6 +83,8 @@ pub fn capture(
             refuse_source(path, opened)?;
         }
     }
+    let watch = Arc::new(Watch::of(sources.opened()));
+    let is_shared = request.open.rules.no_lock;
     let mut warnings = sources.warnings();
     let disk = sources.disk()?;
     let virtual_size = rounded_size(&*disk, &mut warnings)?;
@@ -109,7 +113,13 @@ pub fn capture(
         source: &*source,
         virtual_size,
         target: target.place,
-        sink: Box::new(move |storage, outputs| new.sink(storage, outputs)),
+        sink: Box::new({
+            let watch = Arc::clone(&watch);
+            move |storage, outputs| match (new.sink(storage, outputs)?, is_shared) {
+                (sink, true) => Ok(sink),
+                (sink, false) => Ok(Box::new(Watched { sink, watch })),
+            }
+        }),
         verify: request.verify.then(|| reopen(request.to)),
     };
     let options = CopyOptions {
@@ -117,6 +127,10 @@ pub fn capture(
         ..CopyOptions::new(progress, cancel).with_threads(request.threads)
     };
     let report = deliver(delivery, &options)?;
+    // Who shares a disk with whoever writes to it wants it as it comes.
+    if let Err(error) = watch.check() {
+        warnings.push(error.to_string());
+    }
     Ok(CaptureReport {
         virtual_size,
         used_bytes: used.bytes,
