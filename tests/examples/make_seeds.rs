@@ -701,7 +701,7 @@ fn ext_and_xfs(seeds: &Path) {
 }
 
 /// A FAT and an ISO 9660 with Rock Ridge, and disks: partitions as sfdisk makes them, a physical volume
-/// of pvcreate's and vgcreate's, an array's member.
+/// of pvcreate's and vgcreate's, an exFAT, an array's member.
 fn volumes(seeds: &Path) {
     let folder = tempfile::tempdir().unwrap();
     let run = |line: &str| {
@@ -746,6 +746,8 @@ fn volumes(seeds: &Path) {
          lvm lvcreate -q -y -an -Zn -Wn -l 5 -n lv --driverloaded n vg",
     );
     keep("volumes", "lvm");
+    run("rm -f image; truncate -s 4M image; mkfs.exfat -c 4K image");
+    keep("volumes", "exfat");
     write(&seeds.join("volumes"), "md", &array_member());
 }
 

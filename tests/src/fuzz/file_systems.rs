@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hako_guest::fs::{FILE_SYSTEMS, Opened, btrfs as btrfs_driver, ntfs as ntfs_driver};
-use hako_guest::{Volume, Volumes};
+use hako_guest::{UsedMap, Volume, Volumes};
 
 use super::{crc32c, unpacked};
 use crate::guest::ask_everything;
@@ -53,17 +53,19 @@ pub fn iso9660(bytes: &[u8]) {
     ask_driver("iso9660", bytes);
 }
 
-/// A disk with partitions, a volume group or an array, packed by [`super::sectors_packed`]. The
-/// checksums of GPT, LVM2 and MD are made right.
+/// A disk with partitions, a volume group, an array or an exFAT, packed by [`super::sectors_packed`],
+/// and what of it is in use. The checksums of GPT, LVM2 and MD are made right.
 pub fn volumes(bytes: &[u8]) {
     let mut image = unpacked(bytes).to_vec();
     image.resize(image.len().max(8192), 0);
     seal_gpt(&mut image);
     seal_lvm(&mut image);
     seal_md(&mut image);
-    let Ok(volumes) = Volumes::of(vec![Arc::new(image)]) else {
+    let disk: Arc<dyn Volume> = Arc::new(image);
+    let Ok(volumes) = Volumes::of(vec![Arc::clone(&disk)]) else {
         return;
     };
+    ask_map(&volumes, disk.len_bytes());
     for found in volumes.list() {
         assert!(volumes.find(&found.name).len() == 1, "{}", found.name);
         if let Some(volume) = &found.volume {
@@ -71,6 +73,26 @@ pub fn volumes(bytes: &[u8]) {
                 let _ = volume.read_at(at, &mut [0; 1]);
             }
         }
+    }
+}
+
+/// Asks what of a disk is in use: ranges of it, in order, and no more at once than in all.
+fn ask_map(volumes: &Volumes, len: u64) {
+    let Ok(map) = UsedMap::of(volumes, false) else {
+        return;
+    };
+    let _ = map.survey(0, &mut |_| Ok(()));
+    let Ok(all) = map.used(0, &(0..len)) else {
+        return;
+    };
+    let mut at = 0;
+    for range in all.iter() {
+        assert!(at <= range.start && range.start < range.end && range.end <= len);
+        at = range.end;
+    }
+    let half = len / 2;
+    if let (Ok(first), Ok(second)) = (map.used(0, &(0..half)), map.used(0, &(half..len))) {
+        assert!(first.n_bytes() + second.n_bytes() >= all.n_bytes());
     }
 }
 
@@ -151,7 +173,12 @@ fn ask_driver(name: &str, bytes: &[u8]) {
 }
 
 fn ask(image: Vec<u8>, open: fn(Arc<dyn Volume>) -> Opened) {
-    if let Ok(fs) = open(Arc::new(image)) {
+    let disk: Arc<dyn Volume> = Arc::new(image);
+    if let Ok(fs) = open(Arc::clone(&disk)) {
         ask_everything(&*fs, MOST_NODES);
+    }
+    let len = disk.len_bytes();
+    if let Ok(volumes) = Volumes::of(vec![disk]) {
+        ask_map(&volumes, len);
     }
 }
