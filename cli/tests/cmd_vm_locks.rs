@@ -79,6 +79,7 @@ const VERBS: &[(&str, &str, Does)] = &[
     ("snapshot doctor", "web", Refused),
     ("snapshot doctor", "--repair web", Refused),
     ("backup export", "--output backup web", Refused),
+    ("p2v inventory", "DISK", Refused),
     ("p2v sample", "", Else),
     ("p2v plan", "", Else),
     ("p2v capture", "DISK -o copy.qcow2", Refused),

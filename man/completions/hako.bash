@@ -100,6 +100,9 @@ _hako() {
             hako__subcmd__p2v,capture)
                 cmd="hako__subcmd__p2v__subcmd__capture"
                 ;;
+            hako__subcmd__p2v,inventory)
+                cmd="hako__subcmd__p2v__subcmd__inventory"
+                ;;
             hako__subcmd__p2v,plan)
                 cmd="hako__subcmd__p2v__subcmd__plan"
                 ;;
@@ -1298,7 +1301,7 @@ _hako() {
             return 0
             ;;
         hako__subcmd__p2v)
-            opts="-q -v -h --json --quiet --verbose --progress --help sample plan capture"
+            opts="-q -v -h --json --quiet --verbose --progress --help inventory sample plan capture"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1429,6 +1432,54 @@ _hako() {
                     ;;
                 --hw-version)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
+                    COMPREPLY=($(compgen -W "raw qcow2 vmdk vhdx vhd vdi" -- "${cur}"))
+                    return 0
+                    ;;
+                --allow-path)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --snapshot)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hako__subcmd__p2v__subcmd__inventory)
+            opts="-f -U -q -v -h --root --deep --guest-sector-size --from --allow-path --allow-devices --force-share --snapshot --salvage --json --quiet --verbose --progress --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --root)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --guest-sector-size)
+                    COMPREPLY=($(compgen -W "512 4096" -- "${cur}"))
                     return 0
                     ;;
                 --from)

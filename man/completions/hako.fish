@@ -934,17 +934,41 @@ complete -c hako -n "__fish_hako_using_subcommand snapshot; and __fish_seen_subc
 complete -c hako -n "__fish_hako_using_subcommand snapshot; and __fish_seen_subcommand_from doctor" -s q -l quiet -d 'Say nothing but results and errors'
 complete -c hako -n "__fish_hako_using_subcommand snapshot; and __fish_seen_subcommand_from doctor" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_using_subcommand snapshot; and __fish_seen_subcommand_from doctor" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan capture" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
 json\t'One JSON object per line on standard error'
 none\t'Nothing'"
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan capture" -l json -d 'Print results as JSON'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan capture" -s q -l quiet -d 'Say nothing but results and errors'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan capture" -s v -l verbose -d 'Say more'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan capture" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan capture" -f -a "sample" -d 'Sample what this server uses, as the base of a plan'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan capture" -f -a "plan" -d 'Propose what a server becomes: sizes, disks, network cards, and what stands in the way'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from sample plan capture" -f -a "capture" -d 'Copy a disk that nobody writes to: only the blocks in use'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture" -f -a "inventory" -d 'Say what a server is made of and runs, and what stands in the way of moving it'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture" -f -a "sample" -d 'Sample what this server uses, as the base of a plan'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture" -f -a "plan" -d 'Propose what a server becomes: sizes, disks, network cards, and what stands in the way'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture" -f -a "capture" -d 'Copy a disk that nobody writes to: only the blocks in use'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from inventory" -l root -d 'Look at the system whose /proc, /sys, /dev and /etc are below this folder' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from inventory" -l guest-sector-size -d 'Size of a sector as the guest sees it, where an image does not say: 512 or 4096' -r -f -a "512\t''
+4096\t''"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from inventory" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''
+vhdx\t''
+vhd\t''
+vdi\t''"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from inventory" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from inventory" -l snapshot -d 'Show an internal snapshot (qcow2), by name or ID' -r
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from inventory" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from inventory" -l deep -d 'Look into the initrds of all kernels, and of images at what of each volume is in use'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from inventory" -l allow-devices -d 'Let the image name block devices'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from inventory" -s U -l force-share -d 'Open without locks, even if the image is in use'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from inventory" -l salvage -d 'Open a damaged or truncated image as far as it goes'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from inventory" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from inventory" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from inventory" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from inventory" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from sample" -l interval -d 'The time between samples: 15s, 500ms, 1m [default: 15s]' -r
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from sample" -l for -d 'How long to sample: 7d, 12h [default: 7d]' -r
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from sample" -l out -d 'The file [default: HOST.samples]' -r -F

@@ -1,6 +1,7 @@
 //! `hako p2v`: one file per verb.
 
 mod capture;
+mod inventory;
 mod plan;
 mod sample;
 
@@ -14,6 +15,8 @@ use crate::exit::Exit;
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 pub enum P2v {
+    #[command(name = "inventory")]
+    Inventory(Box<inventory::InventoryOf>),
     Sample(sample::Sample),
     Plan(Box<plan::Plan>),
     Capture(Box<capture::Capture>),
@@ -23,6 +26,7 @@ impl P2v {
     /// Runs the verb.
     pub fn run(&self, context: &Context) -> Result<Exit> {
         match self {
+            P2v::Inventory(verb) => verb.run(context),
             P2v::Sample(verb) => verb.run(context),
             P2v::Plan(verb) => verb.run(context),
             P2v::Capture(verb) => verb.run(context),

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use hako_block::{Error, ErrorKind, Result};
 
 pub use proc::System;
+pub(crate) use proc::is_disk;
 pub use record::{CpuTicks, Device, DeviceKind, MemoryKib, Paging, Pressure, Sample, Stall};
 pub use ring::{Header, MAGIC, Ring};
 

@@ -15,7 +15,18 @@ const MAX_BYTES: u64 = 16 << 20;
 /// `/proc/diskstats` counts in these, whatever the disk's sectors are.
 const SECTOR_BYTES: u64 = 512;
 /// Disks that are software, or hold nothing that stays.
-const NO_DISKS: [&str; 8] = ["loop", "ram", "zram", "sr", "fd", "dm-", "md", "nbd"];
+const NO_DISKS: [&str; 9] = [
+    "loop", "ram", "zram", "sr", "fd", "dm-", "md", "nbd", "bcache",
+];
+
+/// Whether a block device is a disk by its name: hardware that holds what stays.
+pub(crate) fn is_disk(name: &str) -> bool {
+    let mut prefixes = NO_DISKS.iter();
+    !prefixes.any(|prefix| {
+        let rest = name.strip_prefix(prefix);
+        rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    })
+}
 
 /// A system to look at.
 #[derive(Debug, Clone)]
@@ -90,13 +101,8 @@ impl System {
         let text = self.read("proc/diskstats")?.unwrap_or_default();
         let all = text.lines().filter_map(disk);
         let is_hardware = |disk: &Device| {
-            let mut prefixes = NO_DISKS.iter();
-            let is_soft = prefixes.any(|prefix| {
-                let rest = disk.name.strip_prefix(prefix);
-                rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
-            });
             let name = disk.name.replace('/', "!");
-            !is_soft && self.root.join("sys/block").join(name).exists()
+            is_disk(&disk.name) && self.root.join("sys/block").join(name).exists()
         };
         Ok(all.filter(is_hardware).collect())
     }
