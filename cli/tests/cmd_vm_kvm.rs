@@ -79,6 +79,23 @@ fn log(vms: &Vms) -> String {
     vms.done(&["console", "--log", "web"])
 }
 
+/// Checks that what a guest talks to is behind walls: it cannot start a program, to begin with.
+fn assert_shut_in(runner: &Value) {
+    let threads = std::fs::read_dir(format!("/proc/{runner}/task")).unwrap();
+    let mut found = Vec::new();
+    for thread in threads.map(|thread| thread.unwrap().path()) {
+        let name = std::fs::read_to_string(thread.join("comm")).unwrap();
+        let status = std::fs::read_to_string(thread.join("status")).unwrap();
+        let has = |line: &str| status.lines().any(|one| one == line);
+        if has("Seccomp:\t2") && has("NoNewPrivs:\t1") {
+            found.push(name.trim().to_owned());
+        }
+    }
+    for name in ["vcpu0", "keeper", "typist"] {
+        assert!(found.iter().any(|one| one == name), "{name}: {found:?}");
+    }
+}
+
 #[test]
 fn a_machine_of_our_own_is_talked_to_paused_reset_and_switched_off() {
     let Some(vms) = machines("") else { return };
@@ -90,6 +107,7 @@ fn a_machine_of_our_own_is_talked_to_paused_reset_and_switched_off() {
     assert_eq!(status["pid"], status["runner_pid"]);
     assert_eq!(status["direct_boot"], false);
     wait_for(&vms, "echo");
+    assert_shut_in(&status["runner_pid"]);
     vms.done(&["pause", "web"]);
     assert_eq!(vms.state("web"), "paused");
     vms.done(&["unpause", "web"]);

@@ -5,18 +5,21 @@
 //! ```text
 //! drives   the disks, watched and counted;    boot      the kernel, anew for each reset
 //! nics     network cards and their cables;    sockets   cables to somebody's switch
-//! console  the first serial port;
+//! console  the first serial port;            jail      walls around all of it
 //! machine  a machine that runs: paused, reset, switched off
 //! ```
 
 mod boot;
 mod console;
 mod drives;
+mod jail;
 mod machine;
 mod nics;
 mod sockets;
 #[cfg(test)]
 mod tests;
+
+use std::path::PathBuf;
 
 use hako_block::{Error, Result};
 use hako_engine::{Kernel, Pages, Topology};
@@ -165,6 +168,31 @@ fn run(
         direct_boot,
         notes: report.notes,
     };
-    let running = Running::start(hardware, kernel, facts, start.events.clone())?;
+    let folders = folders(start);
+    let events = start.events.clone();
+    let build = || {
+        jail::shut(&folders)?;
+        Running::start(hardware, kernel, facts, events)
+    };
+    // All threads that a guest talks to are that one's. This one is shut in once they run: till then
+    // another engine may have to be tried.
+    let running = std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name("builder".to_owned());
+        let builder = builder
+            .spawn_scoped(scope, build)
+            .map_err(|error| Error::io("start a thread", error))?;
+        let panicked = |_| Err(Error::unsupported("the machine cannot be built"));
+        builder.join().unwrap_or_else(panicked)
+    })?;
+    jail::shut(&folders)?;
     Ok(Box::new(running))
+}
+
+/// Returns where the machine and its run have their files. The drivers of its disks write new ones
+/// beside those that they replace.
+fn folders(start: &Start<'_>) -> Vec<PathBuf> {
+    let mut folders = start.vm.rules(true).allow_paths;
+    folders.push(start.vm.folder().to_owned());
+    folders.push(start.folder.path().to_owned());
+    folders
 }
