@@ -53,6 +53,32 @@ fn made(script: &str, disks: &[PathBuf]) -> Option<Bed> {
     Some(bed)
 }
 
+/// Captures each disk, what is free in it left out. Returns the copies, all that is read of which has to
+/// be as it was.
+#[track_caller]
+fn captured(disks: &[PathBuf]) -> Vec<PathBuf> {
+    let mut copies = Vec::new();
+    for (at, disk) in disks.iter().enumerate() {
+        let copy = disk.with_extension("qcow2");
+        let mut words = ["p2v", "capture", "--json", "-o", copy.to_str().unwrap()].to_vec();
+        for (other, path) in disks.iter().enumerate() {
+            if other != at {
+                words.extend(["--with", path.to_str().unwrap()]);
+            }
+        }
+        words.push(disk.to_str().unwrap());
+        let report = run(&words).expect_code(0).json();
+        let number = |key: &str| report[key].as_u64().unwrap();
+        assert_eq!(report["verified"], true);
+        assert!(
+            number("skipped_bytes") > number("virtual_size") / 5,
+            "{report:#}"
+        );
+        copies.push(copy);
+    }
+    copies
+}
+
 /// Compares a volume with what the guest wrote down of it, file by file.
 #[track_caller]
 fn assert_read(bed: &Bed, name: &str, volume: &str, disks: &[PathBuf]) {
@@ -124,8 +150,10 @@ fn every_kind_of_logical_volume_that_device_mapper_wrote_is_read() {
     let Some(bed) = made(script, &disks) else {
         return;
     };
-    for name in ["raid", "mirror", "striped", "linear"] {
-        assert_read(&bed, name, &format!("vg0/{name}"), &disks);
+    for disks in [&captured(&disks), &disks] {
+        for name in ["raid", "mirror", "striped", "linear"] {
+            assert_read(&bed, name, &format!("vg0/{name}"), disks);
+        }
     }
 }
 
@@ -155,8 +183,10 @@ fn arrays_of_every_version_that_the_kernel_wrote_are_read() {
     let Some(bed) = made(script, &disks) else {
         return;
     };
-    for name in ["v0.90", "v1.0", "v1.1", "v1.2", "vlinear"] {
-        assert_read(&bed, name, &format!("LABEL={name}"), &disks);
+    for disks in [&captured(&disks), &disks] {
+        for name in ["v0.90", "v1.0", "v1.1", "v1.2", "vlinear"] {
+            assert_read(&bed, name, &format!("LABEL={name}"), disks);
+        }
     }
 }
 
@@ -183,8 +213,50 @@ fn file_systems_that_the_kernel_wrote_are_read() {
     let Some(bed) = made(script, &disks) else {
         return;
     };
-    for name in ["xfs", "btrfs", "ext4", "ext3", "VFAT"] {
-        assert_read(&bed, name, &format!("LABEL={name}"), &disks);
+    let copies = captured(&disks);
+    for disks in [&copies, &disks] {
+        for name in ["xfs", "btrfs", "ext4", "ext3", "VFAT"] {
+            assert_read(&bed, name, &format!("LABEL={name}"), disks);
+        }
+    }
+    let copy = folder.path().join("copy.raw");
+    hako_tests::convert(&copies[0], &copy, &[]);
+    assert_sound(
+        &copy,
+        &[
+            &["xfs_repair", "-n"],
+            &["btrfs", "check"],
+            &["e2fsck", "-fn"],
+            &["e2fsck", "-fn"],
+            &["fsck.vfat", "-n"],
+        ],
+    );
+}
+
+/// Asserts that what is in the partitions of a disk, one after the other, is sound.
+#[track_caller]
+fn assert_sound(disk: &Path, checks: &[&[&str]]) {
+    let path = disk.to_str().unwrap();
+    let table = run_program("sfdisk", &["-J", path]).expect_code(0).json();
+    let parts = table["partitiontable"]["partitions"].as_array().unwrap();
+    assert_eq!(parts.len(), checks.len());
+    for (part, check) in parts.iter().zip(checks) {
+        let file = disk.with_extension("part");
+        let skip = format!("skip={}", part["start"]);
+        let count = format!("count={}", part["size"]);
+        let (from, to) = (format!("if={path}"), format!("of={}", file.display()));
+        let words = [
+            from.as_str(),
+            &to,
+            &skip,
+            &count,
+            "conv=sparse",
+            "status=none",
+        ];
+        run_program("dd", &words).ok();
+        let words = [&check[1..], &[file.to_str().unwrap()]].concat();
+        run_program(check[0], &words).expect_code(0);
+        std::fs::remove_file(&file).unwrap();
     }
 }
 
