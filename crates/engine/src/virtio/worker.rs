@@ -18,8 +18,8 @@ pub trait Serve: Send {
     /// Serves what there is to be served, for one turn, without waiting for more.
     fn serve(&mut self) -> std::result::Result<Left, Broken>;
 
-    /// Returns the events that a driver writes to. The thread wakes up for them, and takes their
-    /// count.
+    /// Returns the events that a driver writes to. The thread wakes up for them; their count is of no
+    /// meaning.
     fn kicks(&self) -> Vec<&EventFd>;
 
     /// Returns a socket or the like that the thread wakes up for when there is more to read than
@@ -62,7 +62,7 @@ impl Control {
     fn wish(&self, wish: Wish) {
         self.progress().wish = wish;
         self.changed.notify_all();
-        // Its count is taken often: it cannot be full.
+        // Its count is far from full.
         let _ = self.wake.write(1);
     }
 
@@ -167,18 +167,16 @@ impl Drop for Workers {
     }
 }
 
+/// Waits for each change once: no event has to be read to be quiet, which would be one more call into
+/// the kernel for every request. And what is not taken from a source for want of room in the queue does
+/// not wake the thread again and again.
 fn epoll(control: &Control, work: &dyn Serve) -> std::io::Result<Epoll> {
     let epoll = Epoll::new()?;
-    let add = |fd: RawFd, events: EventSet| {
-        epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(events, 0))
-    };
-    add(control.wake.as_raw_fd(), EventSet::IN)?;
-    for kick in work.kicks() {
-        add(kick.as_raw_fd(), EventSet::IN)?;
-    }
-    if let Some(source) = work.source() {
-        // What is not taken for want of room in the queue must not wake the thread again and again.
-        add(source, EventSet::IN | EventSet::EDGE_TRIGGERED)?;
+    let kicks = work.kicks().into_iter().map(EventFd::as_raw_fd);
+    let wake = control.wake.as_raw_fd();
+    for fd in kicks.chain([wake]).chain(work.source()) {
+        let event = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, 0);
+        epoll.ctl(ControlOperation::Add, fd, event)?;
     }
     Ok(epoll)
 }
@@ -190,10 +188,6 @@ fn run(control: &Control, epoll: &Epoll, work: &mut dyn Serve) -> std::result::R
         }
         // Interrupted: what there is to do is looked for anyway.
         let _ = epoll.wait(-1, &mut [EpollEvent::default(); 4]);
-        let _ = control.wake.read();
-        for kick in work.kicks() {
-            let _ = kick.read();
-        }
     }
     Ok(())
 }
