@@ -36,5 +36,5 @@ pub mod volumes;
 pub use fs::{Entry, FileSystem, FsInfo, NodeId, NodeKind, Stat, Time};
 pub use tree::{Found, Tree};
 pub use used::{Ranges, UsedMap, VolumeUse};
-pub use volume::{Disk, Slice, Volume};
+pub use volume::{Disk, Place, Slice, Volume};
 pub use volumes::{Content, FoundVolume, Origin, Role, Volumes};

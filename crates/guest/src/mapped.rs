@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hako_block::{Error, Result};
 
-use crate::volume::{Volume, check_range};
+use crate::volume::{Place, Volume, check_long_range, check_range};
 
 /// A run of a volume that is a part of another one: in one piece, or every so manieth stripe of it.
 /// The opposite of [`Segment`], for those who look up from below.
@@ -52,6 +52,8 @@ pub(crate) struct Segment {
     /// The stripes: each from a byte of a volume on. None of them: zeros.
     stripes: Vec<(Arc<dyn Volume>, u64)>,
     stripe_bytes: u64,
+    /// The same bytes lie elsewhere besides.
+    is_copied: bool,
 }
 
 impl Segment {
@@ -61,6 +63,16 @@ impl Segment {
             len,
             stripes: Vec::new(),
             stripe_bytes: len.max(1),
+            is_copied: false,
+        }
+    }
+
+    /// Returns it as what has copies that are not read: one side of a mirror.
+    #[must_use]
+    pub(crate) fn with_copies(self) -> Self {
+        Self {
+            is_copied: true,
+            ..self
         }
     }
 
@@ -101,6 +113,7 @@ impl Segment {
             len,
             stripes,
             stripe_bytes,
+            is_copied: false,
         })
     }
 
@@ -111,15 +124,30 @@ impl Segment {
         let Some(buf) = buf.get_mut(..len) else {
             return Ok(0);
         };
+        match self.stripe(offset) {
+            Some((volume, at)) => volume.read_at(at, buf)?,
+            None => buf.fill(0),
+        }
+        Ok(len)
+    }
+
+    /// Returns the volume that a byte lies in, and where; none if it lies nowhere.
+    fn stripe(&self, offset: u64) -> Option<(&Arc<dyn Volume>, u64)> {
         let n_stripes = self.stripes.len().max(1) as u64;
         let index = offset / self.stripe_bytes;
         let which = usize::try_from(index % n_stripes).unwrap_or(usize::MAX);
-        match self.stripes.get(which) {
-            Some((volume, start)) => {
-                let within = index / n_stripes * self.stripe_bytes + offset % self.stripe_bytes;
-                volume.read_at(start + within, buf)?;
-            }
-            None => buf.fill(0),
+        let (volume, start) = self.stripes.get(which)?;
+        let within = index / n_stripes * self.stripe_bytes + offset % self.stripe_bytes;
+        Some((volume, start + within))
+    }
+
+    /// Adds where bytes from `offset` on lie, as many as do in one piece; returns how many.
+    fn add_places(&self, offset: u64, len: u64, places: &mut Vec<Place>) -> Result<u64> {
+        let len = len.min(self.stripe_bytes - offset % self.stripe_bytes);
+        match self.stripe(offset) {
+            Some((volume, at)) if !self.is_copied => places.extend(volume.places(at, len)?),
+            Some(_) => return Err(Error::unsupported("it is mirrored")),
+            None => return Err(Error::unsupported("a part of it lies nowhere")),
         }
         Ok(len)
     }
@@ -156,6 +184,15 @@ impl Mapped {
             sector_bytes,
         })
     }
+
+    /// Returns the segment with a byte, and which of its bytes that is.
+    fn segment(&self, at: u64) -> Result<(u64, &Segment)> {
+        let next = self.segments.partition_point(|(start, _)| *start <= at);
+        match next.checked_sub(1).and_then(|i| self.segments.get(i)) {
+            Some((start, segment)) => Ok((at - start, segment)),
+            None => Err(Error::corrupt("segment", "nothing is there").at_byte(at)),
+        }
+    }
 }
 
 impl Volume for Mapped {
@@ -172,12 +209,7 @@ impl Volume for Mapped {
         let mut at = offset;
         let mut rest = buf;
         while !rest.is_empty() {
-            let next = self.segments.partition_point(|(start, _)| *start <= at);
-            let Some((start, segment)) = next.checked_sub(1).and_then(|i| self.segments.get(i))
-            else {
-                return Err(Error::corrupt("segment", "nothing is there").at_byte(at));
-            };
-            let within = at - start;
+            let (within, segment) = self.segment(at)?;
             let most = usize::try_from(segment.len - within).unwrap_or(usize::MAX);
             let (now, _) = rest.split_at_mut(most.min(rest.len()));
             let have = segment.read(within, now)?;
@@ -185,6 +217,18 @@ impl Volume for Mapped {
             rest = rest.get_mut(have..).unwrap_or_default();
         }
         Ok(())
+    }
+
+    fn places(&self, offset: u64, len: u64) -> Result<Vec<Place>> {
+        check_long_range(offset, len, self.len)?;
+        let mut places = Vec::new();
+        let (mut at, end) = (offset, offset + len);
+        while at < end {
+            let (within, segment) = self.segment(at)?;
+            let most = (segment.len - within).min(end - at);
+            at += segment.add_places(within, most, &mut places)?;
+        }
+        Ok(places)
     }
 }
 

@@ -15,12 +15,38 @@ pub trait Volume: Send + Sync {
     /// Reads exactly `buf.len()` bytes. Errors: [`hako_block::ErrorKind::Corrupt`] if the range does
     /// not lie inside the volume (see [`check_range`]), and whatever reading gives.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
+
+    /// Returns where on the disks a range lies, in its order, for who changes a copy: each byte of it
+    /// in one place and in no other. Errors: [`hako_block::ErrorKind::Unsupported`] if that is not so
+    /// (a mirror, zeros that lie nowhere).
+    fn places(&self, offset: u64, len: u64) -> Result<Vec<Place>> {
+        let _ = (offset, len);
+        Err(Error::unsupported(
+            "its bytes do not lie in one place on the disks",
+        ))
+    }
+}
+
+/// Bytes of a disk.
+#[derive(Clone)]
+pub struct Place {
+    /// The disk.
+    pub image: Arc<dyn BlockImage>,
+    /// Where they begin.
+    pub offset: u64,
+    /// How many.
+    pub len: u64,
 }
 
 /// Refuses a range that does not lie inside a volume of `volume_bytes`. What asks for it believed a
 /// number on the disk.
 pub fn check_range(offset: u64, len: usize, volume_bytes: u64) -> Result<()> {
-    match offset.checked_add(len as u64) {
+    check_long_range(offset, len as u64, volume_bytes)
+}
+
+/// Like [`check_range`], of a range that need not fit in memory.
+pub(crate) fn check_long_range(offset: u64, len: u64, volume_bytes: u64) -> Result<()> {
+    match offset.checked_add(len) {
         Some(end) if end <= volume_bytes => Ok(()),
         _ => Err(Error::corrupt(
             "volume",
@@ -75,6 +101,12 @@ impl Volume for Disk {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         check_range(offset, buf.len(), self.len_bytes())?;
         self.image.read_at(offset, buf)
+    }
+
+    fn places(&self, offset: u64, len: u64) -> Result<Vec<Place>> {
+        check_long_range(offset, len, self.len_bytes())?;
+        let image = Arc::clone(&self.image);
+        Ok(vec![Place { image, offset, len }])
     }
 }
 
@@ -134,6 +166,11 @@ impl Volume for Slice {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         check_range(offset, buf.len(), self.len)?;
         self.whole.read_at(self.start + offset, buf)
+    }
+
+    fn places(&self, offset: u64, len: u64) -> Result<Vec<Place>> {
+        check_long_range(offset, len, self.len)?;
+        self.whole.places(self.start + offset, len)
     }
 }
 

@@ -17,7 +17,7 @@ pub use initrd::Initrd;
 
 use crate::boot::{Entry, Image, Loader, Menu};
 use crate::drivers::{Hardware, Index, Whereabouts, find};
-use crate::initrd::{Contents, Limits, Tool};
+use crate::initrd::{Compression, Contents, Limits, Segment, Tool};
 use crate::os::image_version;
 use crate::root::Root;
 
@@ -160,6 +160,71 @@ pub struct EntryDrivers {
     pub tool: Option<Tool>,
     /// Where the kernel finds the driver of each hardware.
     pub drivers: Vec<(Hardware, Whereabouts)>,
+}
+
+/// What the initrd of a boot entry lacks for some hardware.
+pub struct Appendix {
+    /// The file that it goes behind: the last one of the entry's initrds.
+    pub initrd: Image,
+    /// What is to be appended to that file, which is padded to 4 bytes first; none if nothing is
+    /// missing.
+    pub archive: Option<Vec<u8>>,
+    /// What is in it, and what the kernel has no driver for at all.
+    pub messages: Vec<String>,
+}
+
+/// Says what is to be written behind the initrd of an entry so that the kernel finds its root on this
+/// hardware. Errors: [`ErrorKind::Unsupported`] for an entry that starts no Linux kernel or has no
+/// initrd, where that or the modules cannot be read, and where something is missing and cannot be
+/// appended: to a unified kernel image, to what has to be unpacked first.
+pub fn appendix(root: &Root, entry: &Entry, hardware: &[Hardware]) -> Result<Appendix> {
+    let version = version_of(&kernel_of(entry)?);
+    let initrd = Initrd::of(&entry.initrds);
+    let (Some(initrd), Some(last)) = (initrd, entry.initrds.last()) else {
+        return Err(Error::unsupported(format!(
+            "boot entry {:?} has no initrd",
+            entry.title
+        )));
+    };
+    let (index, contents) = known(root, &version, Some(&initrd)).map_err(Error::unsupported)?;
+    let mut appendix = Appendix {
+        initrd: last.clone(),
+        archive: None,
+        messages: Vec::new(),
+    };
+    let Some(contents) = contents else {
+        return Ok(appendix);
+    };
+    let mut missing = Vec::new();
+    for (one, place) in whereabouts(&index, Some(&contents), hardware) {
+        match place {
+            Whereabouts::Modules if one.is_for_root() => missing.push(one),
+            Whereabouts::Nowhere => {
+                let message = format!("the kernel has no driver for {}", one.name());
+                appendix.messages.push(message);
+            }
+            _ => (),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(appendix);
+    }
+    if entry.loader == Loader::Uki {
+        return Err(Error::unsupported(UNIFIED));
+    }
+    if contents.tool() == Tool::Booster {
+        let what = "the initrd is booster's, whose init loads only what it was made with";
+        return Err(Error::unsupported(what));
+    }
+    let ends_in_lz4 = |segment: &Segment| segment.compression == Compression::Lz4Legacy;
+    if contents.segments.last().is_some_and(ends_in_lz4) {
+        let what = "the initrd ends in an LZ4 stream, behind which Linux reads nothing";
+        return Err(Error::unsupported(what));
+    }
+    let made = append::archive(root, &index, &contents, &missing)?;
+    appendix.archive = Some(made.archive);
+    appendix.messages.extend(made.messages);
+    Ok(appendix)
 }
 
 /// Says where the kernel of an entry finds drivers. Errors: [`ErrorKind::Unsupported`] for an entry

@@ -244,7 +244,7 @@ impl<'a> Assembly<'a> {
                 None => false,
             };
             if in_sync {
-                return Segment::linear(place.0, place.1, len);
+                return Ok(Segment::linear(place.0, place.1, len)?.with_copies());
             }
         }
         let why = first_error
@@ -278,7 +278,7 @@ impl<'a> Assembly<'a> {
             legs.push((index, state, place));
         }
         match image::choose(legs) {
-            Some((volume, start)) => Segment::linear(volume, start, len),
+            Some((volume, start)) => Ok(Segment::linear(volume, start, len)?.with_copies()),
             None => {
                 let why = first_error
                     .map(|error| format!(": {error}"))

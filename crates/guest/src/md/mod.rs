@@ -13,7 +13,7 @@ use std::sync::Arc;
 use hako_block::{Error, Result};
 
 use crate::mapped::{Mapped, Segment, Share, Stripes};
-use crate::volume::{Slice, Volume};
+use crate::volume::Volume;
 pub(crate) use superblock::{Superblock, read};
 
 /// A member that was found.
@@ -146,8 +146,12 @@ fn mirror(newest: &Superblock, members: &[&Member]) -> Result<Arc<dyn Volume>> {
         return Err(Error::unsupported(what));
     };
     let at = member.superblock.data_at;
-    let slice = Slice::new(Arc::clone(&member.volume), at, newest.size_bytes)?;
-    Ok(Arc::new(slice))
+    let segment = Segment::linear(Arc::clone(&member.volume), at, newest.size_bytes)?;
+    let segment = match members.len() {
+        1 => segment,
+        _ => segment.with_copies(),
+    };
+    Ok(Arc::new(Mapped::new(vec![segment])?))
 }
 
 /// Returns the bytes of a member that count: whole chunks.
