@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("hako-nbd", &["hako-block"]),
     ("hako-guest", &["hako-block"]),
+    ("hako-edit", &["hako-block", "hako-guest"]),
     ("hako-net", &[]),
     ("hako-engine", &["hako-block", "hako-net"]),
     (
@@ -41,6 +42,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "hako-pipeline",
             "hako-disk",
             "hako-guest",
+            "hako-edit",
             "hako-vm",
         ],
     ),
@@ -53,6 +55,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "hako-disk",
             "hako-nbd",
             "hako-guest",
+            "hako-edit",
             "hako-net",
             "hako-engine",
             "hako-vm",
@@ -66,6 +69,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "hako-block",
             "hako-converter",
+            "hako-edit",
             "hako-engine",
             "hako-formats",
             "hako-guest",
