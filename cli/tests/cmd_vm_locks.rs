@@ -83,6 +83,9 @@ const VERBS: &[(&str, &str, Does)] = &[
     ("p2v sample", "", Else),
     ("p2v plan", "", Else),
     ("p2v capture", "DISK -o copy.qcow2", Refused),
+    ("p2v adapt", "--target vmware web", Refused),
+    ("p2v adapt", "--target vmware --dry-run web", Refused),
+    ("p2v adapt", "--target vmware DISK", Refused),
 ];
 
 /// The verbs that the binary has, as the manual pages list them.

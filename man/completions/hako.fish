@@ -934,18 +934,19 @@ complete -c hako -n "__fish_hako_using_subcommand snapshot; and __fish_seen_subc
 complete -c hako -n "__fish_hako_using_subcommand snapshot; and __fish_seen_subcommand_from doctor" -s q -l quiet -d 'Say nothing but results and errors'
 complete -c hako -n "__fish_hako_using_subcommand snapshot; and __fish_seen_subcommand_from doctor" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_using_subcommand snapshot; and __fish_seen_subcommand_from doctor" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
 json\t'One JSON object per line on standard error'
 none\t'Nothing'"
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture" -l json -d 'Print results as JSON'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture" -s q -l quiet -d 'Say nothing but results and errors'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture" -s v -l verbose -d 'Say more'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture" -f -a "inventory" -d 'Say what a server is made of and runs, and what stands in the way of moving it'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture" -f -a "sample" -d 'Sample what this server uses, as the base of a plan'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture" -f -a "plan" -d 'Propose what a server becomes: sizes, disks, network cards, and what stands in the way'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture" -f -a "capture" -d 'Copy a disk that nobody writes to: only the blocks in use'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt" -f -a "inventory" -d 'Say what a server is made of and runs, and what stands in the way of moving it'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt" -f -a "sample" -d 'Sample what this server uses, as the base of a plan'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt" -f -a "plan" -d 'Propose what a server becomes: sizes, disks, network cards, and what stands in the way'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt" -f -a "capture" -d 'Copy a disk that nobody writes to: only the blocks in use'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt" -f -a "adapt" -d 'Fit a copy of a server to the hardware of a virtual machine, offline'
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from inventory" -l root -d 'Look at the system whose /proc, /sys, /dev and /etc are below this folder' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from inventory" -l guest-sector-size -d 'Size of a sector as the guest sees it, where an image does not say: 512 or 4096' -r -f -a "512\t''
 4096\t''"
@@ -1064,6 +1065,32 @@ complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcomman
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -s q -l quiet -d 'Say nothing but results and errors'
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -l target -d 'Where the machine will run' -r -f -a "vmware\t''
+kvm\t''
+qemu\t''"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -l with -d 'Its other disks, if images are given (repeatable)' -r -F
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -l nic -d 'Keep the name of the network card with this address (repeatable)' -r
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -l inventory -d 'Keep the names of network cards that the server\'s inventory tells' -r -F
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
+qcow2\t''
+vmdk\t''
+vhdx\t''
+vhd\t''
+vdi\t''"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -l allow-path -d 'Let the image name files below DIR (repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -l dry-run -d 'Show every change, and do nothing'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -l serial-console -d 'Make the first serial port a console, too'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -l mask-agents -d 'Mask services that are about a server\'s own hardware: IPMI, SMART, vendors\' agents'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -l undo -d 'Put back what was there, but for what the guest has changed since'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -l allow-devices -d 'Let the image name block devices'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hako -n "__fish_hako_using_subcommand backup; and not __fish_seen_subcommand_from export" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
 json\t'One JSON object per line on standard error'

@@ -89,7 +89,7 @@ impl Disk {
 
 /// Refuses to change an image that a linked clone of the inventory stands on, or a snapshot of a
 /// machine.
-fn refuse_needed(image: &Path) -> Result<()> {
+pub fn refuse_needed(image: &Path) -> Result<()> {
     match home() {
         Ok(home) => hako_vm::refuse_needed(&home, image),
         // Who has no home has no machines.

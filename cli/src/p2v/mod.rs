@@ -1,5 +1,6 @@
 //! `hako p2v`: one file per verb.
 
+mod adapt;
 mod capture;
 mod inventory;
 mod plan;
@@ -20,6 +21,7 @@ pub enum P2v {
     Sample(sample::Sample),
     Plan(Box<plan::Plan>),
     Capture(Box<capture::Capture>),
+    Adapt(Box<adapt::Adapt>),
 }
 
 impl P2v {
@@ -30,6 +32,7 @@ impl P2v {
             P2v::Sample(verb) => verb.run(context),
             P2v::Plan(verb) => verb.run(context),
             P2v::Capture(verb) => verb.run(context),
+            P2v::Adapt(verb) => verb.run(context),
         }
     }
 }

@@ -170,7 +170,8 @@ fn ended(context: &Context, plan: &Planned) -> Exit {
     }
 }
 
-fn read_inventory(path: &Path) -> Result<Inventory> {
+/// Reads the inventory of a server; `-` is standard input.
+pub fn read_inventory(path: &Path) -> Result<Inventory> {
     let text = match path.as_os_str() == "-" {
         true => text_of(std::io::stdin().lock()).map_err(|error| error.in_file("standard input")),
         false => read_text(path),
@@ -292,7 +293,8 @@ fn nic_row(nic: &hako_converter::p2v::plan::model::Nic) -> [String; 4] {
     [name, nic.about.clone(), machine, nic.why.clone()]
 }
 
-fn targets() -> impl TypedValueParser<Value = Target> {
+/// Reads where a machine will run.
+pub fn targets() -> impl TypedValueParser<Value = Target> {
     let names = Target::NAMES.map(|(name, _)| name);
     PossibleValuesParser::new(names).map(|name| {
         let mut known = Target::NAMES.iter();

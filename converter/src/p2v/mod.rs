@@ -1,5 +1,6 @@
 //! Turning a server into a virtual machine, one module per step.
 
+pub mod adapt;
 pub mod capture;
 pub mod inventory;
 pub mod plan;

@@ -48,7 +48,7 @@ impl Subject {
     }
 
     /// Refuses to go on if another image beside this one is an overlay on it.
-    pub(crate) fn refuse_overlays(&self, except: Option<&Path>, why: &str) -> Result<()> {
+    pub fn refuse_overlays(&self, except: Option<&Path>, why: &str) -> Result<()> {
         let overlays = overlays_of(&self.path)?;
         let is_meant = |path: &Path| except.is_some_and(|except| is_same(path, except));
         match overlays.iter().find(|overlay| !is_meant(overlay)) {

@@ -1,5 +1,7 @@
 //! Whether a machine may be changed: only while it is off.
 
+use std::path::PathBuf;
+
 use hako_block::lock::refuse_vmware_lock;
 use hako_block::{Access, Error, ErrorKind, Result};
 use hako_formats::suspended::state_file;
@@ -54,8 +56,30 @@ impl Vm {
         Ok(held)
     }
 
-    /// Refuses to go on if a change of its snapshots was cut off.
+    /// Holds the machine to fit its disks to other hardware, or to complete that.
+    pub fn hold_to_adapt(&self) -> Result<Held> {
+        let held = self.hold_whatever_is_pending()?;
+        self.refuse_pending_snapshot()?;
+        Ok(held)
+    }
+
+    /// Returns the file in which that is written down while it is done.
+    pub fn adapt_intent(&self) -> PathBuf {
+        self.folder().join(format!(".{}.hako-adapt", self.stem()))
+    }
+
+    /// Refuses to go on if a change of its snapshots or of what is on its disks was cut off.
     pub(crate) fn refuse_pending(&self) -> Result<()> {
+        if self.adapt_intent().symlink_metadata().is_ok() {
+            let what = "a p2v adapt was cut off: its disks are half changed";
+            return Err(Error::new(ErrorKind::Locked, what)
+                .in_file(self.path())
+                .hint("complete it first: run hako p2v adapt again"));
+        }
+        self.refuse_pending_snapshot()
+    }
+
+    fn refuse_pending_snapshot(&self) -> Result<()> {
         match self.pending()? {
             None => Ok(()),
             Some(verb) => {

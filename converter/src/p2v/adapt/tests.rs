@@ -1,0 +1,249 @@
+//! Plans for guests in memory.
+
+use std::sync::Arc;
+
+use hako_guest::boot::Menu;
+use hako_guest::root::{Root, installations};
+use hako_guest::testkit::MemoryFs;
+use hako_guest::{FileSystem, Volumes};
+
+use super::*;
+
+const ESP: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
+
+fn request() -> Request {
+    Request {
+        target: Target::Vmware,
+        serial_console: false,
+        mask_agents: false,
+        nics: Vec::new(),
+        macs: Vec::new(),
+    }
+}
+
+fn debian() -> MemoryFs {
+    MemoryFs::new("ext4")
+        .uuid("root-uuid")
+        .file("/etc/os-release", "ID=debian\n")
+        .dir("/usr/lib/systemd/system")
+        .dir("/etc/systemd/system")
+        .dir("/boot/efi")
+}
+
+/// Plans for disks of these file systems, one partition each.
+fn planned(parts: Vec<(Option<&'static str>, Arc<dyn FileSystem>)>, request: &Request) -> Plan {
+    let volumes = Volumes::in_memory().disk(parts);
+    let installed = installations(&volumes);
+    let root = Root::mount(&volumes, &installed[0]).unwrap();
+    let menu = Menu::read(&volumes, Some(&root));
+    let guest = Guest {
+        volumes: &volumes,
+        root: &root,
+        menu: &menu,
+    };
+    plan(&guest, request).unwrap()
+}
+
+#[track_caller]
+fn new_text(plan: &Plan, path: &str) -> String {
+    let change = plan.changes.iter().find(|change| change.path == path);
+    match &change
+        .unwrap_or_else(|| panic!("{path} stays: {plan:?}"))
+        .what
+    {
+        What::Replace { new, .. } => String::from_utf8(new.clone()).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn only_what_is_named_by_its_place_is_called_by_its_uuid() {
+    let fstab = "# /dev/sda1 was here\n/dev/sda2\t/  ext4 errors=remount-ro 0 1\n\
+        /dev/sda1 /boot ext4 defaults 0 2\nLABEL=x /x ext4 defaults 0 2\n\
+        /dev/mapper/vg-a /a ext4 defaults 0 2\n/dev/sdc1 /data xfs defaults 0 2\n\
+        /dev/sda1 /wrong xfs defaults 0 0\n";
+    let root = debian()
+        .file("/etc/fstab", fstab)
+        .file(
+            "/etc/crypttab",
+            "c /dev/sda1 none luks\nd UUID=y none luks\n",
+        )
+        .file("/etc/initramfs-tools/conf.d/resume", "RESUME=/dev/sda9\n")
+        .file(
+            "/etc/default/grub",
+            "GRUB_CMDLINE_LINUX=\"root=/dev/sda2 quiet\"\n",
+        )
+        .file(
+            "/etc/mdadm/mdadm.conf",
+            "DEVICE /dev/sda1 /dev/sdb1\nARRAY /dev/md0 UUID=1\n",
+        )
+        .file(
+            "/etc/lvm/lvm.conf",
+            "a {\n  filter = [ \"a|/dev/sda.*|\", \"r|.*|\" ]\n}\n",
+        )
+        .file("/etc/lvm/devices/system.devices", "IDTYPE=sys_wwid\n");
+    let boot = MemoryFs::new("ext4").uuid("boot-uuid");
+    let plan = planned(vec![(None, boot.build()), (None, root.build())], &request());
+    assert_eq!(
+        new_text(&plan, "/etc/fstab"),
+        "# /dev/sda1 was here\nUUID=root-uuid\t/  ext4 errors=remount-ro 0 1\n\
+        UUID=boot-uuid /boot ext4 defaults 0 2\nLABEL=x /x ext4 defaults 0 2\n\
+        /dev/mapper/vg-a /a ext4 defaults 0 2\n/dev/sdc1 /data xfs defaults,nofail 0 2\n\
+        /dev/sda1 /wrong xfs defaults 0 0\n"
+    );
+    let crypttab = new_text(&plan, "/etc/crypttab");
+    assert_eq!(crypttab, "c UUID=boot-uuid none luks\nd UUID=y none luks\n");
+    let grub = new_text(&plan, "/etc/default/grub");
+    assert_eq!(grub, "GRUB_CMDLINE_LINUX=\"root=UUID=root-uuid quiet\"\n");
+    let mdadm = new_text(&plan, "/etc/mdadm/mdadm.conf");
+    assert_eq!(mdadm, "DEVICE partitions\nARRAY /dev/md0 UUID=1\n");
+    assert!(new_text(&plan, "/etc/lvm/lvm.conf").contains("# by hako:   filter ="));
+    let list = "/etc/lvm/devices/system.devices";
+    let removed = plan
+        .changes
+        .iter()
+        .find(|change| change.path == list)
+        .unwrap();
+    assert!(matches!(removed.what, What::Remove { old: Some(_) }));
+    assert!(
+        !plan
+            .changes
+            .iter()
+            .any(|change| change.path.contains("resume"))
+    );
+    let said = plan.remarks.join("\n");
+    assert!(said.contains("/dev/sdc1 is on none of the disks"), "{said}");
+    assert!(said.contains("said to hold xfs"), "{said}");
+}
+
+#[test]
+fn an_environment_of_grub_keeps_its_length() {
+    let text = "# GRUB Environment Block\nkernelopts=root=/dev/sda1 ro\n";
+    let environment = format!("{text:#<1024}");
+    let root = debian().file("/boot/grub2/grubenv", &environment);
+    let plan = planned(vec![(None, root.build())], &request());
+    let new = new_text(&plan, "/boot/grub2/grubenv");
+    assert_eq!(new.len(), 1024);
+    assert!(new.contains("kernelopts=root=UUID=root-uuid ro\n####"));
+}
+
+#[test]
+fn firmware_that_remembers_nothing_finds_a_copy_of_shim_and_no_fallback() {
+    let esp = |more: fn(MemoryFs) -> MemoryFs| {
+        let fs = MemoryFs::new("vfat")
+            .uuid("12AB-34CD")
+            .any_case()
+            .file("/EFI/Microsoft/shimx64.efi", "not this")
+            .file("/EFI/debian/shimx64.efi", "shim")
+            .file("/EFI/debian/grubx64.efi", "grub")
+            .file("/EFI/debian/fbx64.efi", "fallback")
+            .file("/EFI/debian/mmx64.efi", "mok");
+        more(fs).build()
+    };
+    let paths = |plan: &Plan| -> Vec<String> {
+        plan.changes
+            .iter()
+            .map(|change| change.path.clone())
+            .collect()
+    };
+    // What no fstab names is mounted by its type.
+    let plan = planned(
+        vec![(Some(ESP), esp(|fs| fs)), (None, debian().build())],
+        &request(),
+    );
+    let names = ["", "/BOOTX64.EFI", "/grubx64.efi", "/mmx64.efi"];
+    let expected = names.map(|name| format!("/boot/efi/EFI/BOOT{name}"));
+    assert_eq!(paths(&plan), expected);
+    assert!(matches!(&plan.changes[1].what, What::Create { bytes, .. } if bytes == b"shim"));
+    let has_one = esp(|fs| fs.file("/EFI/BOOT/BOOTX64.EFI", "x"));
+    let plan = planned(
+        vec![(Some(ESP), has_one), (None, debian().build())],
+        &request(),
+    );
+    assert_eq!(paths(&plan), [""; 0]);
+}
+
+#[test]
+fn a_serial_console_and_masks_are_added_on_request_only() {
+    let root = || {
+        debian()
+            .file("/etc/default/grub", "GRUB_CMDLINE_LINUX=\"\"\n")
+            .file(
+                "/boot/grub/grub.cfg",
+                "menuentry x {\n\tlinux /v root=/dev/sda1\n}\n",
+            )
+            .file("/usr/lib/systemd/system/smartd.service", "")
+            .file("/usr/lib/systemd/system/ipmievd.service", "")
+            .link("/etc/systemd/system/ipmievd.service", "/dev/null")
+    };
+    let plan = planned(vec![(None, root().build())], &request());
+    assert_eq!(plan.changes.len(), 1);
+    let wanted = Request {
+        serial_console: true,
+        mask_agents: true,
+        ..request()
+    };
+    let plan = planned(vec![(None, root().build())], &wanted);
+    let grub = new_text(&plan, "/boot/grub/grub.cfg");
+    assert!(
+        grub.contains("root=PARTUUID=0-1 console=tty0 console=ttyS0,115200n8\n"),
+        "{grub}"
+    );
+    let masked: Vec<&Change> = plan
+        .changes
+        .iter()
+        .filter(|change| matches!(change.what, What::Link { .. }))
+        .collect();
+    assert_eq!(masked.len(), 1);
+    assert_eq!(masked[0].path, "/etc/systemd/system/smartd.service");
+}
+
+#[test]
+fn names_of_cards_are_tied_to_their_addresses() {
+    let mac = |text: &str| text.parse::<Mac>().unwrap();
+    let nic = NicName {
+        name: "enp3s0".into(),
+        mac: mac("24:6e:96:aa:bb:01"),
+    };
+    let interfaces = "auto enp3s0\niface enp3s0 inet static\n# eno9 was here\n";
+    let root = || debian().file("/etc/network/interfaces", interfaces);
+    let systemd = || root().file("/lib/systemd/systemd-udevd", "");
+    let about_cards = |plan: &Plan| {
+        let asked = plan.remarks.iter();
+        asked
+            .filter(|remark| remark.contains("--nic enp3s0=MAC"))
+            .count()
+    };
+    let said = planned(vec![(None, systemd().build())], &request());
+    assert!(said.changes.is_empty());
+    assert_eq!(about_cards(&said), 1, "{:?}", said.remarks);
+
+    let path = "/etc/systemd/network/10-hako-enp3s0.link";
+    let link = |plan: &Plan| match &plan.changes.last().unwrap().what {
+        What::Create { bytes, .. } => String::from_utf8(bytes.clone()).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let named = Request {
+        nics: vec![nic.clone()],
+        ..request()
+    };
+    let only = Request {
+        macs: vec![nic.mac],
+        ..request()
+    };
+    for wanted in [&named, &only] {
+        let plan = planned(vec![(None, systemd().build())], wanted);
+        assert_eq!(about_cards(&plan), 0);
+        assert_eq!(plan.changes.last().unwrap().path, path);
+        let text = link(&plan).to_lowercase();
+        assert!(text.contains("macaddress=24:6e:96:aa:bb:01\n"), "{text}");
+        assert!(text.contains("\nname=enp3s0\n"), "{text}");
+    }
+    let rules = root().dir("/etc/udev/rules.d");
+    let plan = planned(vec![(None, rules.build())], &named);
+    assert!(link(&plan).contains("ATTR{address}==\"24:6e:96:aa:bb:01\""));
+    let tied = "[Match]\nMACAddress=24:6E:96:aa:bb:01\n[Link]\nName=enp3s0\n";
+    let tied = systemd().file("/etc/systemd/network/1.link", tied);
+    let plan = planned(vec![(None, tied.build())], &named);
+    assert_eq!((plan.changes.len(), about_cards(&plan)), (0, 0));
+}
