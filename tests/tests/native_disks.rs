@@ -65,7 +65,7 @@ fn random_writes_over_two_queues_are_all_there_after_half_an_hour() {
     // A sparse VMDK, a qcow2 and a raw disk; then a delta over each.
     let script = "
         create --cpus 2 --from-disk vm/disk.vmdk --from-disk vm/disk.script,from=raw \\
-            --disk 64M --disk 64M,format=qcow2 --disk 64M,format=raw
+            --disk 24M --disk 24M,format=qcow2 --disk 24M,format=raw
         run() {
             vm start web --engine kvm 2>&1
             vm wait web --timeout 3000
