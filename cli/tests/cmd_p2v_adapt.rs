@@ -82,6 +82,7 @@ fn server() -> World {
     let files = world.path("files");
     for folder in [
         "etc/systemd/system",
+        "etc/udev/rules.d",
         "boot/grub",
         "boot/efi",
         "var/lib",
@@ -394,6 +395,39 @@ fn what_cannot_be_written_is_refused_before_anything_is() {
     ];
     for (words, code) in words {
         assert_eq!(adapt(&world, words).code, code, "{words}");
+    }
+}
+
+#[test]
+fn names_of_cards_are_kept_as_said_and_as_the_inventory_tells() {
+    if !has_peers() {
+        return;
+    }
+    let world = server();
+    let inventory = r#"{"schema": 1, "firmware": {"kind": "bios"}, "cpu": {"threads": 1},
+        "memory": {"total_bytes": 1073741824}, "disks": [{"name": "sda", "bytes": 1048576}],
+        "nics": [{"name": "eno1", "mac": "02:00:00:00:00:09", "permanent_mac": "24:6e:96:aa:bb:01"},
+        {"name": "eno2", "mac": "24:6e:96:aa:bb:02"}]}"#;
+    world.write("server.json", inventory.as_bytes());
+    world.write("other.bin", &vec![0; 1 << 20]);
+    let names = "--nic eno2=24:6E:96:AA:BB:07 --inventory server.json";
+    let disks = "server.raw --from raw --with other.bin --allow-path . --target vmware";
+    let done = adapt(&world, &format!("{disks} {names}"));
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let parts = Parts::of(&world, "server.raw");
+    for (name, mac) in [("eno1", "01"), ("eno2", "07")] {
+        let rules = parts.root("/etc/udev/rules.d/70-persistent-net.rules");
+        let rules = String::from_utf8(rules).unwrap();
+        let rule = format!("ATTR{{address}}==\"24:6e:96:aa:bb:{mac}\"");
+        let line = rules.lines().find(|line| line.contains(&rule));
+        let end = format!("NAME=\"{name}\"");
+        assert!(line.is_some_and(|line| line.ends_with(&end)), "{rules}");
+    }
+    let missing = adapt(&world, "server.raw --with nothing.raw --target vmware");
+    assert_eq!(missing.code, 1, "{}", missing.stderr);
+    for wrong in ["eno1", "eno1=x", "e/no=24:6e:96:aa:bb:01"] {
+        let words = format!("server.raw --target vmware --nic {wrong}");
+        assert_eq!(adapt(&world, &words).code, 2, "{wrong}");
     }
 }
 
