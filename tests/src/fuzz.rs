@@ -24,7 +24,7 @@ use hako_formats::{DiskFormat, OpenArgs, Repair, Settings, Task, format_named};
 use hako_nbd::{Export, Limits, Server, Socket};
 
 pub use boots::{grub, initrd, uki};
-pub use file_systems::{btrfs, ext, iso9660, ntfs, vfat, volumes, xfs};
+pub use file_systems::{adapt_intent, btrfs, ext, iso9660, ntfs, vfat, volumes, xfs};
 pub use machine::{pci, virtio_block, virtio_console, virtio_net, virtio_rng};
 pub use p2v::{p2v_plan, p2v_recording, p2v_samples};
 pub use texts::{vmsd, vmx};
@@ -106,6 +106,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "ova",
         body: ova,
+    },
+    Target {
+        name: "adapt_intent",
+        body: adapt_intent,
     },
     Target {
         name: "btrfs",

@@ -1,7 +1,9 @@
 //! The fuzz targets of guests' file systems, and of what they lie in.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use hako_edit::{Ext, Fat, Look, Staged, Writes, check, check_tree};
 use hako_guest::fs::{FILE_SYSTEMS, Opened, btrfs as btrfs_driver, ntfs as ntfs_driver};
 use hako_guest::{UsedMap, Volume, Volumes};
 
@@ -33,9 +35,44 @@ pub fn ntfs(bytes: &[u8]) {
     ask(unpacked(bytes).to_vec(), ntfs_driver::DRIVER.open);
 }
 
-/// What claims to be an ext2, ext3 or ext4, packed by [`super::sectors_packed`].
+/// What claims to be an ext2, ext3 or ext4, packed by [`super::sectors_packed`]: read, and written to.
 pub fn ext(bytes: &[u8]) {
     ask_driver("ext4", bytes);
+    let staged = Arc::new(Staged::new(Arc::new(unpacked(bytes).to_vec())));
+    let Ok(mut ext) = Ext::open(Arc::clone(&staged)) else {
+        return;
+    };
+    let look = Look {
+        mode: 0o644,
+        time: 1,
+    };
+    const ROOT: u32 = 2;
+    for inode in ROOT..32 {
+        let _ = ext.replace(inode, &[1; 5000], 1);
+        let _ = ext.append(inode, 5000, &[2; 3000], 1);
+        let _ = ext.cut(inode, 10, 1);
+    }
+    let folder = ext.make_folder(ROOT, b"folder", look);
+    let _ = ext.create(folder.unwrap_or(ROOT), b"file", &[3; 70_000], look);
+    let _ = ext.link(ROOT, b"link", b"/dev/null", look);
+    let _ = ext.remove(ROOT, b"lost+found", 1);
+    let before = hako_guest::fs::open(Arc::clone(staged.base()));
+    if let (Ok(traces), Ok(Some(before))) = (ext.finish(1), before) {
+        let _ = check(&staged, &before, &traces);
+    }
+}
+
+/// What `hako p2v adapt` writes down before it writes.
+pub fn adapt_intent(bytes: &[u8]) {
+    if let Ok(writes) = Writes::decode(bytes) {
+        assert!(Writes::decode(&writes.encode()).is_ok_and(|again| again == writes));
+    }
+    // With its sum made right, or nothing else would ever be looked at.
+    let mut sealed = bytes.to_vec();
+    if let Some((all, end)) = sealed.split_last_chunk_mut::<4>() {
+        *end = crc32c(all).to_le_bytes();
+        let _ = Writes::decode(&sealed);
+    }
 }
 
 /// What claims to be an XFS, packed by [`super::sectors_packed`].
@@ -43,9 +80,25 @@ pub fn xfs(bytes: &[u8]) {
     ask_driver("xfs", bytes);
 }
 
-/// What claims to be a FAT, packed by [`super::sectors_packed`].
+/// What claims to be a FAT, packed by [`super::sectors_packed`]: read, and written to.
 pub fn vfat(bytes: &[u8]) {
     ask_driver("vfat", bytes);
+    let volume: Arc<dyn Volume> = Arc::new(unpacked(bytes).to_vec());
+    // Nobody writes to what the reader does not open.
+    let Ok(Some(before)) = hako_guest::fs::open(Arc::clone(&volume)) else {
+        return;
+    };
+    let staged = Arc::new(Staged::new(volume));
+    if before.info().kind == "vfat"
+        && let Ok(fat) = Fat::open(Arc::clone(&staged))
+    {
+        let _ = fat.make_folder("/EFI/BOOT");
+        let _ = fat.write("/EFI/BOOT/BOOTX64.EFI", &[1; 10_000]);
+        let _ = fat.append("/EFI/BOOT/BOOTX64.EFI", 10_000, &[2; 3000]);
+        let _ = fat.cut("/EFI/BOOT/BOOTX64.EFI", 5);
+        let _ = fat.remove("/EFI/BOOT/BOOTX64.EFI");
+        let _ = check_tree(&staged, &before, &BTreeSet::new());
+    }
 }
 
 /// What claims to be an ISO 9660, packed by [`super::sectors_packed`].
