@@ -110,9 +110,15 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 pub fn is_alive(pid: &Value) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
-    // One that is dead and not waited for is none.
-    stat.is_ok_and(|stat| !stat.contains(") Z "))
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+    // What is dead and not waited for is none; the first thread may be dead before the others, which
+    // keep files and locks.
+    let is_dead = |stat: &str| stat.contains(") Z ") || stat.contains(") X ");
+    let lives = |thread: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(thread.path().join("stat"));
+        stat.is_ok_and(|stat| !is_dead(&stat))
+    };
+    threads.is_ok_and(|threads| threads.flatten().any(lives))
 }
 
 pub fn send(signal: &str, pid: &Value) {
