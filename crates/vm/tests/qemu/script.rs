@@ -164,8 +164,8 @@ impl Bench {
             .args([&bench.disk, &work])
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&made.stdout);
-        assert!(made.status.success(), "{said}");
+        let [said, why] = [&made.stdout, &made.stderr].map(|text| String::from_utf8_lossy(text));
+        assert!(made.status.success(), "{said}{why}");
         bench.kernel = std::fs::read(outer.join("vmlinuz")).unwrap();
         bench.initrd = std::fs::read(work.join("initrd.cpio")).unwrap();
         Some(bench)
