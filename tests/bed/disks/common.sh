@@ -29,6 +29,14 @@ unpack() {
     rm /mnt/set-up
 }
 
+# Unpacks Debian at /mnt with an initrd that has drivers of AHCI disks alone.
+unpack_host_only() {
+    unpack --exclude='./boot/initrd.img-*' --exclude='./boot/initramfs-[0-9]*'
+    local initrd
+    initrd=$(echo /mnt/boot/initramfs-host-only-*)
+    mv "$initrd" "/mnt/boot/initrd.img-${initrd#*host-only-}"
+}
+
 inside() { chroot /mnt env PATH=/usr/sbin:/usr/bin:/sbin:/bin DM_DISABLE_UDEV=1 "$@"; }
 
 # Writes a line of fstab: `mount_later WHAT WHERE TYPE OPTIONS PASS`. A busy machine may take its time.
