@@ -231,6 +231,25 @@ impl Console {
         }
     }
 
+    /// Logs in as root, once the login is asked for, and has the shell say nothing by itself.
+    pub fn log_in(&mut self) {
+        self.type_line("");
+        for (asked, answer) in [("login:", "root"), ("Password:", "root")] {
+            self.expect(asked);
+            self.type_line(answer);
+        }
+        self.expect("root@guest");
+        self.type_line("stty -echo; PS1=; bind 'set enable-bracketed-paste off'");
+    }
+
+    /// Runs a command in the shell. Returns what it prints, without white space around it.
+    #[track_caller]
+    pub fn ask(&mut self, command: &str) -> String {
+        self.type_line(&format!("echo; echo begin; {command}; echo end"));
+        self.expect("begin");
+        self.expect("\nend").replace('\r', "").trim().to_owned()
+    }
+
     /// Types a line.
     pub fn type_line(&mut self, line: &str) {
         self.keyboard

@@ -25,19 +25,8 @@ fn debian_comes_up_through_its_grub_on_vmware_hardware_and_its_console_is_typed_
     // The guest says nothing with it yet.
     assert_eq!(site.wait_for_ip().trim(), "10.0.2.15");
     let mut console = Console::of(&site);
-    console.type_line("");
-    console.expect("login:");
-    console.type_line("root");
-    console.expect("Password:");
-    console.type_line("root");
-    console.expect("root@guest");
-    console.type_line("stty -echo; PS1=; bind 'set enable-bracketed-paste off'");
-    let mut ask = |command: &str| {
-        console.type_line(&format!("echo; echo begin; {command}; echo end"));
-        console.expect("begin");
-        let said = console.expect("\nend").replace('\r', "");
-        said.trim().to_owned()
-    };
+    console.log_in();
+    let mut ask = |command: &str| console.ask(command);
     assert_eq!(ask("echo $((6 * 7))"), "42");
     assert_eq!(
         ask("readlink /sys/class/net/e*/device/driver | sed 's|.*/||'"),

@@ -37,6 +37,12 @@ unpack_host_only() {
     mv "$initrd" "/mnt/boot/initrd.img-${initrd#*host-only-}"
 }
 
+# Has systemd-networkd give the card of that name, and no other, a fixed address.
+fixed_address() {
+    printf '[Match]\nName=enp3s0\n\n[Network]\nAddress=192.0.2.10/24\n' \
+        >/mnt/etc/systemd/network/lan.network
+}
+
 inside() { chroot /mnt env PATH=/usr/sbin:/usr/bin:/sbin:/bin DM_DISABLE_UDEV=1 "$@"; }
 
 # Writes a line of fstab: `mount_later WHAT WHERE TYPE OPTIONS PASS`. A busy machine may take its time.
