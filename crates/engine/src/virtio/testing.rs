@@ -10,7 +10,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::memory::{self, Memory, Pages};
 use crate::pci::bus::PciDevice;
-use crate::pci::msix::tests::Remembered;
+use crate::pci::msix::{self, tests::Remembered};
 use crate::virtio::VirtioDevice;
 use crate::virtio::pci::{Doorbells, VirtioPci};
 
@@ -34,11 +34,12 @@ pub(crate) const DRIVER_OK: u8 = 4;
 pub(crate) const FEATURES_OK: u8 = 8;
 pub(crate) const NEEDS_RESET: u8 = 0x40;
 
-const QUEUE_SIZE: u16 = 16;
+pub(crate) const QUEUE_SIZE: u16 = 16;
 
 pub(crate) struct Driver {
     pub(crate) device: Arc<VirtioPci>,
     pub(crate) memory: Memory,
+    routes: Arc<Remembered>,
     avail: Vec<u16>,
     used: Vec<u16>,
 }
@@ -47,17 +48,19 @@ impl Driver {
     pub(crate) fn new(device: Box<dyn VirtioDevice>) -> Self {
         let memory = memory::map(16 << 20, Pages::Normal).unwrap();
         let queues = device.queue_sizes().len();
+        let routes = Arc::new(Remembered::default());
         let device = VirtioPci::new(
             device,
             memory.clone(),
             0xc000_0000,
-            Arc::new(Remembered::default()),
+            Arc::clone(&routes) as _,
             Box::new(NoDoorbells),
         )
         .unwrap();
         Self {
             device,
             memory,
+            routes,
             avail: vec![0; queues],
             used: vec![0; queues],
         }
@@ -68,6 +71,34 @@ impl Driver {
         let mut driver = Self::new(device);
         driver.start();
         driver
+    }
+
+    /// A device whose driver is ready, and whose queues interrupt it.
+    pub(crate) fn ready_with_interrupts(device: Box<dyn VirtioDevice>) -> Self {
+        let driver = Self::ready(device);
+        for vector in 0..=driver.used.len() as u64 {
+            driver.write(0x8000 + 16 * vector + 12, 0, 4);
+        }
+        let byte = |at: usize| {
+            let mut byte = [0];
+            driver.device.read_config(at, &mut byte);
+            usize::from(byte[0])
+        };
+        let mut capability = byte(0x34);
+        while byte(capability) != usize::from(msix::CAPABILITY) {
+            capability = byte(capability + 1);
+        }
+        let enable: u16 = 1 << 15;
+        driver
+            .device
+            .write_config(capability + 2, &enable.to_le_bytes());
+        driver
+    }
+
+    /// Returns what a queue's interrupt is written to.
+    pub(crate) fn interrupt(&self, queue: usize) -> EventFd {
+        let routes = self.routes.0.lock().unwrap();
+        routes[queue + 1].0.try_clone().unwrap()
     }
 
     /// Makes a device that was reset ready.

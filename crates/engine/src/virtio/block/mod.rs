@@ -369,4 +369,6 @@ enum Failure {
 }
 
 #[cfg(test)]
+mod stress;
+#[cfg(test)]
 mod tests;
