@@ -1,11 +1,14 @@
 //! The virtual machine in the kernel: its memory slots, interrupt controllers and processors.
 #![allow(unsafe_code)]
 
+use std::slice::ChunksExactMut;
 use std::sync::Arc;
 
 use hako_block::{Error, ErrorKind, Result};
-use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
-use kvm_ioctls::{Cap, Kvm, VmFd};
+use kvm_bindings::{
+    KVM_EXIT_IO, KVM_EXIT_IO_IN, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region,
+};
+use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::layout;
@@ -93,6 +96,36 @@ fn ask_for_large_pages(region: &vm_memory::GuestRegionMmap<()>) {
     // SAFETY: the range is the region's own mapping, and the advice changes nothing of its content.
     // A host without such pages refuses, and gives small ones.
     let _ = unsafe { libc::madvise(region.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+}
+
+/// What a processor came out of the guest for at an I/O port: one access, or some in a row, as of
+/// `rep outsb`.
+pub(crate) struct PortAccess<'a> {
+    pub port: u64,
+    pub is_read: bool,
+    /// The accesses' bytes, one after another.
+    pub items: ChunksExactMut<'a, u8>,
+}
+
+/// Returns the access for which `vcpu` came out; none if it did not for one.
+pub(crate) fn port_access(vcpu: &mut VcpuFd) -> Option<PortAccess<'_>> {
+    let run = vcpu.get_kvm_run();
+    if run.exit_reason != KVM_EXIT_IO {
+        return None;
+    }
+    // SAFETY: for this reason it is what the kernel has filled of the union.
+    let io = unsafe { run.__bindgen_anon_1.io };
+    let (item, count) = (usize::from(io.size), usize::try_from(io.count).ok()?);
+    let offset = usize::try_from(io.data_offset).ok()?;
+    let first = std::ptr::from_mut(run).cast::<u8>();
+    // SAFETY: the kernel has put them there, behind the structure, in the pages that VcpuFd has mapped
+    // for both; that is borrowed as long as the slice lives.
+    let data = unsafe { std::slice::from_raw_parts_mut(first.add(offset), item * count) };
+    Some(PortAccess {
+        port: u64::from(io.port),
+        is_read: u32::from(io.direction) == KVM_EXIT_IO_IN,
+        items: data.chunks_exact_mut(item.max(1)),
+    })
 }
 
 /// Returns the error of a call to KVM.

@@ -10,6 +10,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use crate::bus::Bus;
+use crate::kvm::PortAccess;
 use crate::signal::{Request, Signals};
 
 /// What a processor reads and writes.
@@ -195,8 +196,9 @@ fn run(mut vcpu: VcpuFd, control: &Control, buses: &Buses, signals: &Signals) {
 fn enter(vcpu: &mut VcpuFd, buses: &Buses) -> Result<Option<Request>> {
     let failed = |what: String| Ok(Some(Request::Failed { error: what }));
     match vcpu.run() {
-        Ok(VcpuExit::IoIn(port, data)) => buses.ports.read(u64::from(port), data),
-        Ok(VcpuExit::IoOut(port, data)) => buses.ports.write(u64::from(port), data),
+        Ok(VcpuExit::IoIn(..) | VcpuExit::IoOut(..)) => {
+            for_port(crate::kvm::port_access(vcpu), &buses.ports);
+        }
         Ok(VcpuExit::MmioRead(address, data)) => buses.memory.read(address, data),
         Ok(VcpuExit::MmioWrite(address, data)) => buses.memory.write(address, data),
         Ok(VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen) => {}
@@ -216,6 +218,17 @@ fn enter(vcpu: &mut VcpuFd, buses: &Buses) -> Result<Option<Request>> {
         Err(error) => return Err(crate::kvm::failed("run a processor", error)),
     }
     Ok(None)
+}
+
+/// Carries out what the guest does at a port, each access by itself.
+fn for_port(access: Option<PortAccess<'_>>, ports: &Bus) {
+    let Some(access) = access else { return };
+    for item in access.items {
+        match access.is_read {
+            true => ports.read(access.port, item),
+            false => ports.write(access.port, item),
+        }
+    }
 }
 
 #[cfg(test)]

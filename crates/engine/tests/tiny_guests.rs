@@ -216,6 +216,17 @@ fn what_is_typed_comes_back() {
 }
 
 #[test]
+fn strings_go_through_a_port_item_by_item() {
+    if !kvm() {
+        return;
+    }
+    let world = start("strings", |_| {});
+    world.ends_with(&Request::Off);
+    let said = "guest\nmore than the eight ports have\ncentury 32\ntimes 12\noff\n";
+    assert_eq!(world.said.text(), said);
+}
+
+#[test]
 fn a_guest_sees_the_power_button() {
     if !kvm() {
         return;
