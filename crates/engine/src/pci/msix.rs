@@ -363,6 +363,48 @@ pub(crate) mod tests {
         assert_eq!((after[12], after[28]), (0, 0), "neither is masked");
     }
 
+    /// A kernel that refuses messages to anything but processors.
+    #[derive(Default)]
+    struct Choosy(Remembered);
+
+    impl Routes for Choosy {
+        fn new_event(&self) -> Result<(EventFd, u32)> {
+            self.0.new_event()
+        }
+
+        fn set(&self, gsi: u32, message: Message) -> Result<()> {
+            match message.address >> 20 {
+                0xfee => self.0.set(gsi, message),
+                _ => Err(Error::invalid("no such processor")),
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_that_the_kernel_refuses_waits_for_a_better_one_and_harms_no_other() {
+        let routes = Arc::new(Choosy::default());
+        let mut msix = Msix::new(2, Arc::clone(&routes) as Arc<dyn Routes>).unwrap();
+        let came = |index: usize| routes.0.0.lock().unwrap()[index].0.read().is_ok();
+        msix.set_control(ENABLE);
+        for (index, address) in [(0, 0xdead_0000_u64), (1, 0xfee0_1000)] {
+            msix.write_table(16 * index, &address.to_le_bytes());
+            msix.write_table(16 * index + 8, &0x41u64.to_le_bytes());
+        }
+        msix.send(0);
+        msix.send(1);
+        assert_eq!((came(0), came(1)), (false, true));
+        let mut pending = [0];
+        msix.read_pending(0, &mut pending);
+        assert_eq!(pending, [1]);
+        msix.write_table(0, &0xfee0_2000u64.to_le_bytes());
+        assert_eq!((came(0), came(1)), (true, false));
+        let message = Message {
+            address: 0xfee0_2000,
+            data: 0x41,
+        };
+        assert_eq!(routes.0.0.lock().unwrap()[0].1, message);
+    }
+
     #[test]
     fn numbers_that_the_guest_made_up_do_nothing() {
         let mut msix = Msix::new(1, Arc::new(Remembered::default())).unwrap();
