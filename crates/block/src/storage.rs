@@ -1,6 +1,7 @@
 //! Bytes on the host, whatever holds them.
 
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 
 use crate::{Error, Result};
 
@@ -70,6 +71,12 @@ pub trait Storage: Send + Sync {
 
     /// Returns the identity of the host file, if there is one.
     fn id(&self) -> Option<FileId> {
+        None
+    }
+
+    /// Returns the host file that these bytes are, each at its own offset: for who reads into memory
+    /// that is not Rust's to lend, as a guest's. Its position in the file is anybody's.
+    fn host_file(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 

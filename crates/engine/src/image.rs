@@ -2,8 +2,10 @@
 //! what the guest gets is read, and it is never in memory twice.
 
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::BorrowedFd;
 
 use hako_block::{Error, Result, Storage};
+use rustix::fs::seek;
 use vm_memory::bitmap::BitmapSlice;
 use vm_memory::{ReadVolatile, VolatileMemoryError, VolatileSlice};
 
@@ -48,6 +50,47 @@ impl<'a> Image<'a> {
         self.at += n as u64;
         Ok(n)
     }
+
+    /// Reads a file of the host's straight into the guest's memory, which saves a copy of it.
+    fn straight<B: BitmapSlice>(
+        &mut self,
+        file: BorrowedFd<'_>,
+        to: &VolatileSlice<B>,
+    ) -> std::result::Result<usize, VolatileMemoryError> {
+        let left = usize::try_from(self.len.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let to = to.subslice(0, to.len().min(left))?;
+        read_from(file, self.at, &to)
+            .inspect(|n| self.at += *n as u64)
+            .map_err(|error| match error {
+                VolatileMemoryError::IOError(error) => {
+                    let error = Error::io("read", error).in_file(self.storage.name());
+                    self.failed = Some(error);
+                    VolatileMemoryError::IOError(io::ErrorKind::Other.into())
+                }
+                other => other,
+            })
+    }
+}
+
+/// Reads from a place in a file until all of `to` is full or the file ends.
+fn read_from<B: BitmapSlice>(
+    mut file: BorrowedFd<'_>,
+    at: u64,
+    to: &VolatileSlice<B>,
+) -> std::result::Result<usize, VolatileMemoryError> {
+    let place = rustix::fs::SeekFrom::Start(at);
+    seek(file, place).map_err(|error| VolatileMemoryError::IOError(error.into()))?;
+    let mut done = 0;
+    while done < to.len() {
+        match file.read_volatile(&mut to.offset(done)?) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(VolatileMemoryError::IOError(error))
+                if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
 }
 
 impl Read for Image<'_> {
@@ -73,6 +116,9 @@ impl ReadVolatile for Image<'_> {
         &mut self,
         to: &mut VolatileSlice<B>,
     ) -> std::result::Result<usize, VolatileMemoryError> {
+        if let Some(file) = self.storage.host_file() {
+            return self.straight(file, to);
+        }
         let mut piece = vec![0; PIECE.min(to.len())];
         let mut done = 0;
         // A caller takes it for the end of the file when there is less than it asks for.
@@ -94,7 +140,7 @@ impl ReadVolatile for Image<'_> {
 
 #[cfg(test)]
 mod tests {
-    use hako_block::MemoryStorage;
+    use hako_block::{Access, FileStorage, LockMode, MemoryStorage};
     use vm_memory::{Bytes, GuestAddress};
 
     use super::*;
@@ -103,8 +149,16 @@ mod tests {
     #[test]
     fn it_is_read_from_any_place_to_its_end_and_no_further() {
         let content: Vec<u8> = (0..PIECE * 2 + 100).map(|at| (at / 7) as u8).collect();
-        let storage = MemoryStorage::new("kernel", content.clone());
-        let mut image = Image::new(&storage).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &content).unwrap();
+        let on_disk = FileStorage::open(file.path(), Access::ReadOnly, LockMode::None).unwrap();
+        assert!(on_disk.host_file().is_some());
+        is_read(&on_disk, &content);
+        is_read(&MemoryStorage::new("kernel", content.clone()), &content);
+    }
+
+    fn is_read(storage: &dyn Storage, content: &[u8]) {
+        let mut image = Image::new(storage).unwrap();
         let memory = memory::map(memory::LEAST_BYTES, Pages::Normal).unwrap();
         image.seek(SeekFrom::Start(50)).unwrap();
         let len = content.len() - 50;
