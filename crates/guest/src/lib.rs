@@ -10,6 +10,7 @@
 
 pub mod boot;
 pub mod bytes;
+pub mod check;
 pub mod cpio;
 mod crc32;
 pub mod date;

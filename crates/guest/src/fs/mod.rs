@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use hako_block::{Error, ErrorKind, Result};
 
+use crate::check::Audit;
 use crate::used::Ranges;
 use crate::volume::Volume;
 
@@ -192,6 +193,22 @@ pub trait FileSystem: Send + Sync {
         let _ = (device, window);
         let kind = self.info().kind;
         Err(Error::unsupported(format!("hako has no map of {kind}")))
+    }
+
+    /// Calls `each` with the runs of its volume that hold a node's content. Errors:
+    /// [`ErrorKind::Unsupported`] if that is not known.
+    fn runs(&self, node: NodeId, each: &mut dyn FnMut(Range<u64>)) -> Result<()> {
+        let _ = (node, each);
+        let kind = self.info().kind;
+        let what = format!("where the files of {kind} lie");
+        Err(Error::new(ErrorKind::Unsupported, what))
+    }
+
+    /// Looks at what no name leads to, for [`check`](crate::check::check). `tick` is called now and
+    /// then; its error ends it. Errors are else those of reading the volume.
+    fn audit(&self, audit: &mut Audit, tick: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let _ = (audit, tick);
+        Ok(())
     }
 
     /// Returns what is in use, but holds nothing that anybody will ask for once the system is started

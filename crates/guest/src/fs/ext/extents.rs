@@ -23,12 +23,12 @@ pub(super) struct Node {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Entry {
-    first: u64,
+pub(super) struct Entry {
+    pub(super) first: u64,
     /// Blocks of an extent; 0 of an index.
-    n_blocks: u64,
+    pub(super) n_blocks: u64,
     is_written: bool,
-    at: u64,
+    pub(super) at: u64,
 }
 
 /// What a node says of a logical block.
@@ -66,6 +66,11 @@ impl Node {
         let node = Self { level, entries };
         node.check(holds)?;
         Ok(node)
+    }
+
+    /// Returns its entries, in order.
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
     /// Returns where the checksum is in a node of so many bytes: behind the room for entries.

@@ -10,6 +10,8 @@ use crate::bytes::le::{u16_at, u32_at};
 
 const CHECKSUM_AT: usize = 0x1e;
 
+/// bg_flags: no inode was ever in use.
+const INODE_UNINIT: u16 = 1;
 /// bg_flags: the bitmap of blocks was never written.
 const BLOCK_UNINIT: u16 = 2;
 
@@ -23,8 +25,16 @@ pub(super) struct Group {
     pub(super) inode_table: u64,
     /// Its bitmap of blocks was never written: only structures are in use.
     pub(super) is_unwritten: bool,
-    /// The checksum of its bitmap of blocks, and which of its bits are kept.
+    /// No inode of it was ever in use.
+    pub(super) has_no_inodes: bool,
+    /// Inodes at the end of its table that were never in use.
+    pub(super) n_unused_inodes: u32,
+    /// Clusters and inodes that are free.
+    pub(super) n_free_clusters: u32,
+    pub(super) n_free_inodes: u32,
+    /// The checksums of its bitmaps of blocks and inodes, and which of their bits are kept.
     bitmap_sum: u32,
+    inodes_sum: u32,
     bitmap_sum_mask: u32,
 }
 
@@ -38,16 +48,26 @@ impl Group {
         let has_flags = superblock
             .features
             .ro_compat(RO_GDT_CSUM | RO_METADATA_CSUM);
-        let sum = u32::from(u16_at(descriptor, 0x18));
+        let halves = |low: usize, high: usize| match is_long {
+            true => u32::from(u16_at(descriptor, high)) << 16 | u32::from(u16_at(descriptor, low)),
+            false => u32::from(u16_at(descriptor, low)),
+        };
+        let flags = if has_flags {
+            u16_at(descriptor, 0x12)
+        } else {
+            0
+        };
         Self {
             block_bitmap: block(0x0, 0x20),
             inode_bitmap: block(0x4, 0x24),
             inode_table: block(0x8, 0x28),
-            is_unwritten: has_flags && u16_at(descriptor, 0x12) & BLOCK_UNINIT != 0,
-            bitmap_sum: match is_long {
-                true => u32::from(u16_at(descriptor, 0x38)) << 16 | sum,
-                false => sum,
-            },
+            is_unwritten: flags & BLOCK_UNINIT != 0,
+            has_no_inodes: flags & INODE_UNINIT != 0,
+            n_unused_inodes: if has_flags { halves(0x1c, 0x32) } else { 0 },
+            n_free_clusters: halves(0xc, 0x2c),
+            n_free_inodes: halves(0xe, 0x2e),
+            bitmap_sum: halves(0x18, 0x38),
+            inodes_sum: halves(0x1a, 0x3a),
             bitmap_sum_mask: if is_long { !0 } else { 0xffff },
         }
     }
@@ -57,6 +77,13 @@ impl Group {
         superblock
             .checksum_seed()
             .is_none_or(|seed| sum(seed, &[bitmap]) & self.bitmap_sum_mask == self.bitmap_sum)
+    }
+
+    /// Returns whether the bitmap of inodes has the checksum that the descriptor keeps.
+    pub(super) fn is_sound_inodes(&self, superblock: &Superblock, bitmap: &[u8]) -> bool {
+        superblock
+            .checksum_seed()
+            .is_none_or(|seed| sum(seed, &[bitmap]) & self.bitmap_sum_mask == self.inodes_sum)
     }
 }
 

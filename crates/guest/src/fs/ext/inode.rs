@@ -8,6 +8,8 @@ use crate::fs::{NodeKind, Stat, Time};
 
 /// i_flags: the content is encrypted.
 const FLAG_ENCRYPTED: u32 = 0x800;
+/// i_flags: its blocks are counted as such, not as sectors.
+const FLAG_HUGE_FILE: u32 = 0x4_0000;
 /// i_flags: the content is in an extent tree.
 const FLAG_EXTENTS: u32 = 0x8_0000;
 /// i_flags: holds the value of an extended attribute of another inode.
@@ -32,10 +34,7 @@ impl Inode {
     /// Returns the inode in `raw`, at least 128 bytes. Errors: corrupt if its checksum (where
     /// `seed`, the file system's, is given) is wrong, it is not in use, or it is nobody's business.
     pub(super) fn decode(number: u32, raw: Vec<u8>, seed: Option<u32>) -> Result<Self> {
-        let inode = Self { number, raw };
-        if let Some(seed) = seed {
-            inode.check_sum(seed)?;
-        }
+        let inode = Self::decode_any(number, raw, seed)?;
         if u16_at(&inode.raw, 0x1a) == 0 {
             return Err(inode.corrupt("is not in use"));
         }
@@ -44,6 +43,39 @@ impl Inode {
         }
         inode.kind()?;
         Ok(inode)
+    }
+
+    /// Like [`Inode::decode`], whatever it is for.
+    pub(super) fn decode_any(number: u32, raw: Vec<u8>, seed: Option<u32>) -> Result<Self> {
+        let inode = Self { number, raw };
+        if let Some(seed) = seed {
+            inode.check_sum(seed)?;
+        }
+        Ok(inode)
+    }
+
+    /// Returns whether it holds the value of an attribute of another inode.
+    pub(super) fn is_attribute(&self) -> bool {
+        self.has(FLAG_EA_INODE)
+    }
+
+    /// Returns how many names it has.
+    pub(super) fn n_links(&self) -> u16 {
+        u16_at(&self.raw, 0x1a)
+    }
+
+    /// Returns the block of its attributes; 0 if it has none.
+    pub(super) fn attribute_block(&self) -> u64 {
+        u64::from(u16_at(&self.raw, 0x76)) << 32 | u64::from(u32_at(&self.raw, 0x68))
+    }
+
+    /// Returns how many blocks of a length it says that it has.
+    pub(super) fn n_stored_blocks(&self, block_bytes: u32) -> u64 {
+        let n = u64::from(u16_at(&self.raw, 0x74)) << 32 | u64::from(u32_at(&self.raw, 0x1c));
+        match self.has(FLAG_HUGE_FILE) {
+            true => n,
+            false => n / u64::from(block_bytes / 512),
+        }
     }
 
     /// Returns an error about this inode.

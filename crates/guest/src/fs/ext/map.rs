@@ -12,7 +12,7 @@ use super::superblock::sum;
 use crate::bytes::le::u32_at;
 
 /// Block numbers in the inode itself; three more lead to tables.
-const N_DIRECT: u64 = 12;
+pub(super) const N_DIRECT: u64 = 12;
 
 /// Blocks of a file that are stored one after the other, or not at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl Ext {
     }
 
     /// Reads the node in block `at`, which must be one level below `above`.
-    fn extent_node(
+    pub(super) fn extent_node(
         &self,
         inode: &Inode,
         at: u64,

@@ -5,6 +5,7 @@
 //! corrupt error of what it covers; the rest stays readable. Encrypted content is refused, names are
 //! compared as they are stored (casefold too), extended attributes are not read.
 
+mod audit;
 mod blocks;
 mod dir;
 mod extents;
@@ -26,6 +27,7 @@ use self::blocks::Blocks;
 use self::features::INCOMPAT_LARGEDIR;
 use self::inode::Inode;
 use self::superblock::{SUPERBLOCK_AT, SUPERBLOCK_BYTES, Superblock};
+use crate::check::Audit;
 use crate::fs::cache::Cache;
 use crate::fs::{
     Driver, Entry, FileSystem, FsInfo, LONGEST_LINK, NodeId, NodeKind, Opened, Stat, wrong_kind,
@@ -278,6 +280,10 @@ impl FileSystem for Ext {
 
     fn used(&self, _device: u64, window: &Range<u64>) -> Result<Ranges> {
         self.used_in(window)
+    }
+
+    fn audit(&self, audit: &mut Audit, tick: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        self.look_at_all(audit, tick)
     }
 }
 

@@ -56,6 +56,11 @@ pub(super) struct Superblock {
     pub(super) backup_groups: [u32; 2],
     /// The inode of the journal; 0 if that is on another disk, or there is none.
     pub(super) journal_inode: u32,
+    /// The first of the files that were deleted while they were open, and the file with more of them.
+    pub(super) first_orphan: u32,
+    pub(super) orphan_file: u32,
+    /// The inodes of quotas: of users, groups, projects.
+    pub(super) quota_inodes: [u32; 3],
     pub(super) uuid: Uuid,
     pub(super) label: String,
     /// Linux found errors in it, and they were not repaired.
@@ -133,6 +138,9 @@ impl Superblock {
             first_meta_group: u32_at(bytes, 0x104),
             backup_groups: [u32_at(bytes, 0x24c), u32_at(bytes, 0x250)],
             journal_inode: u32_at(bytes, 0xe0),
+            first_orphan: u32_at(bytes, 0xe8),
+            orphan_file: u32_at(bytes, 0x280),
+            quota_inodes: [0x240, 0x244, 0x26c].map(|at| u32_at(bytes, at)),
             uuid,
             label: text(bytes.get(0x78..0x88).unwrap_or(&[])),
             has_errors: u16_at(bytes, 0x3a) & STATE_ERRORS != 0,

@@ -61,9 +61,9 @@ impl Ext {
 }
 
 /// One of the states.
-struct State<'a> {
-    blocks: &'a Blocks,
-    superblock: &'a Superblock,
+pub(super) struct State<'a> {
+    pub(super) blocks: &'a Blocks,
+    pub(super) superblock: &'a Superblock,
 }
 
 impl State<'_> {
@@ -89,7 +89,13 @@ impl State<'_> {
         Ok(())
     }
 
-    fn add_group(&self, number: u64, blocks: Range<u64>, used: &mut Ranges) -> Result<()> {
+    /// Adds what of a group is in use.
+    pub(super) fn add_group(
+        &self,
+        number: u64,
+        blocks: Range<u64>,
+        used: &mut Ranges,
+    ) -> Result<()> {
         let superblock = self.superblock;
         let group = self.group(number)?;
         let block_bytes = u64::from(superblock.block_bytes);

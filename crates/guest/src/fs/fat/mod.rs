@@ -3,6 +3,7 @@
 //! A node's number is the byte at which its directory record lies; the root's is 0. Times are local
 //! ones of a zone that nobody wrote down: they are taken for UTC.
 
+mod audit;
 mod chain;
 mod geometry;
 mod names;
@@ -18,11 +19,12 @@ use hako_block::{Error, ErrorKind, Result};
 use super::cache::Cache;
 use super::{Driver, Entry, FileSystem, FsInfo, NodeId, NodeKind, Opened, Stat, Time, wrong_kind};
 use crate::bytes::le;
+use crate::check::Audit;
 use crate::date::Date;
 use crate::used::Ranges;
 use crate::volume::Volume;
 use chain::Last;
-use geometry::{Geometry, Root, is_fat};
+use geometry::{Geometry, Root, Width, is_fat};
 use names::LongName;
 
 /// FAT as one of the file systems that are known.
@@ -130,8 +132,13 @@ impl Record {
         }
     }
 
-    fn first_cluster(&self) -> u32 {
-        u32::from(le::u16_at(&self.bytes, 20)) << 16 | u32::from(le::u16_at(&self.bytes, 26))
+    /// The upper half is that of FAT32 only: others keep something else there.
+    fn first_cluster(&self, width: Width) -> u32 {
+        let high = match width {
+            Width::Bits32 => u32::from(le::u16_at(&self.bytes, 20)),
+            Width::Bits12 | Width::Bits16 => 0,
+        };
+        high << 16 | u32::from(le::u16_at(&self.bytes, 26))
     }
 
     fn modified(&self) -> Time {
@@ -198,7 +205,10 @@ impl Fat {
             return Ok(self.geometry.root);
         }
         let record = self.record(node)?;
-        match (record.is_directory(), record.first_cluster()) {
+        match (
+            record.is_directory(),
+            record.first_cluster(self.geometry.width),
+        ) {
             (false, _) => Err(wrong_kind(node, "directory")),
             (true, 0) => Err(Error::corrupt("directory", "it has no cluster").at_byte(record.at)),
             (true, cluster) => Ok(Root::Chain(cluster)),
@@ -354,7 +364,7 @@ impl FileSystem for Fat {
         let Some(buf) = buf.get_mut(..most).filter(|buf| !buf.is_empty()) else {
             return Ok(0);
         };
-        self.read_chain(record.first_cluster(), offset, buf)
+        self.read_chain(record.first_cluster(self.geometry.width), offset, buf)
             .map_err(|error| error.at_byte(record.at))?;
         Ok(most)
     }
@@ -365,5 +375,13 @@ impl FileSystem for Fat {
 
     fn used(&self, _device: u64, window: &Range<u64>) -> Result<Ranges> {
         self.used_in(window)
+    }
+
+    fn runs(&self, node: NodeId, each: &mut dyn FnMut(Range<u64>)) -> Result<()> {
+        self.runs_of(node, each)
+    }
+
+    fn audit(&self, audit: &mut Audit, tick: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        self.compare_tables(audit, tick)
     }
 }

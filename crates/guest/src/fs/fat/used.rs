@@ -42,7 +42,7 @@ impl Fat {
     }
 
     /// Returns the entries of clusters in a table.
-    fn entries(&self, table_at: u64, clusters: Range<u64>) -> Result<Vec<u32>> {
+    pub(super) fn entries(&self, table_at: u64, clusters: Range<u64>) -> Result<Vec<u32>> {
         let bits = match self.geometry.width {
             Width::Bits12 => 12,
             Width::Bits16 => 16,

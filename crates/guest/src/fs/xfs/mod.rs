@@ -24,6 +24,7 @@ use self::log::Replay;
 use self::store::Store;
 use self::superblock::{SUPERBLOCK_BYTES, Superblock};
 use crate::bytes::be::{u32_at, u64_at};
+use crate::check::Audit;
 use crate::fs::cache::Cache;
 use crate::fs::{
     Driver, Entry, FileSystem, FsInfo, LONGEST_LINK, NodeId, NodeKind, Opened, Stat, wrong_kind,
@@ -221,6 +222,26 @@ impl Xfs {
         }
     }
 
+    /// Calls `each` with the runs of a file that were written.
+    fn runs_of(&self, inode: &Inode, each: &mut dyn FnMut(Range<u64>)) -> Result<()> {
+        let is_on_it = inode.check_readable().is_ok();
+        if !is_on_it || !matches!(inode.content, Content::Blocks(_)) {
+            return Ok(());
+        }
+        let block_bytes = u64::from(self.superblock.block_bytes);
+        let mut logical = 0_u64;
+        while logical < u64::MAX {
+            let run = self.run(inode, logical)?;
+            if let Some(block) = run.at {
+                let position = self.superblock.position(block, run.n_blocks);
+                let at = position.map_err(|error| error.place(inode.place()))?;
+                each(at..at.saturating_add(run.n_blocks.saturating_mul(block_bytes)));
+            }
+            logical = logical.saturating_add(run.n_blocks);
+        }
+        Ok(())
+    }
+
     /// Fills `buf` with the blocks of a file from `offset`. Returns whether the log changed any.
     fn read_blocks(&self, inode: &Inode, offset: u64, buf: &mut [u8]) -> Result<bool> {
         let block_bytes = u64::from(self.superblock.block_bytes);
@@ -346,6 +367,25 @@ impl FileSystem for Xfs {
 
     fn used(&self, _device: u64, window: &Range<u64>) -> Result<Ranges> {
         self.used_in(window)
+    }
+
+    fn runs(&self, node: NodeId, each: &mut dyn FnMut(Range<u64>)) -> Result<()> {
+        self.runs_of(&*self.node(node)?, each)
+    }
+
+    fn audit(&self, audit: &mut Audit, _tick: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        if let Some(doubt) = self.doubt {
+            audit.damaged("the file system", doubt);
+        }
+        if self.superblock.has_shared_blocks {
+            audit.shares_runs();
+        }
+        audit.checked("the superblock, the log, trees of free space by place, inodes, extents");
+        audit.unknown(
+            "trees of inodes, of owners, of shared blocks and of free space by length; attributes; \
+             inodes that no directory names",
+        );
+        Ok(())
     }
 }
 

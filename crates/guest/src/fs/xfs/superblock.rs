@@ -19,6 +19,8 @@ const VERSION_MORE: u16 = 0x8000;
 /// sb_features2: directory entries tell what they name.
 const FEATURES2_FTYPE: u32 = 0x200;
 
+/// sb_features_ro_compat: files may have blocks together.
+const RO_REFLINK: u32 = 0x4;
 /// sb_features_incompat: directory entries tell what they name.
 const INCOMPAT_FTYPE: u32 = 0x1;
 /// sb_features_incompat: blocks have another identity than the user sees.
@@ -52,6 +54,8 @@ pub(super) struct Superblock {
     /// Structures have a CRC-32C (version 5).
     pub(super) has_sums: bool,
     pub(super) has_kinds: bool,
+    /// Files may have blocks together (reflink).
+    pub(super) has_shared_blocks: bool,
     /// The first block of the log; 0 if that is on another disk.
     pub(super) log_start: u64,
     pub(super) log_blocks: u32,
@@ -109,6 +113,7 @@ impl Superblock {
             directory_bytes: u32_at(sector, 4).checked_shl(byte(192)).unwrap_or(0),
             has_sums,
             has_kinds: incompat & INCOMPAT_FTYPE != 0 || features2 & FEATURES2_FTYPE != 0,
+            has_shared_blocks: has_sums && u32_at(sector, 212) & RO_REFLINK != 0,
             log_start: u64_at(sector, 48),
             log_blocks: u32_at(sector, 96),
             uuid,
