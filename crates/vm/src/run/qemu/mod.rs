@@ -6,6 +6,7 @@
 //! media        the images in the drives; served    those that QEMU gets over our NBD
 //! connections  what serial ports lead to;          firmware, host    what the host has
 //! direct       a kernel out of the guest's disk;   script            one that runs a script in it
+//! trial        a boot that leaves nothing behind
 //! qmp, machine driving it
 //! ```
 
@@ -20,6 +21,7 @@ mod plan;
 mod qmp;
 mod script;
 mod served;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixListener;
@@ -45,6 +47,7 @@ use super::{Boot, Engine, Events, Facts, Launcher, Machine, RunFolder, Start};
 use crate::settings::VARIABLES_KEY;
 
 pub use self::script::{GuestScript, ScriptSite, Verdict};
+pub use self::trial::{Examiner, Heard, Trial};
 
 /// How long QEMU may take until it can be talked to.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -75,46 +78,13 @@ impl Engine for Qemu {
     }
 
     fn start(&self, start: Start<'_>) -> Result<Box<dyn Machine>> {
-        let mut machine = start.vm.vmx.machine();
-        let mut notes = start.notes.clone();
-        refuse_encrypted(start.vm, &mut notes)?;
-        media::insert(&mut machine, start.vm, &start.options.cdroms)?;
-        let media = media::open(start.vm, &machine, start.options, start.folder)?;
-        notes.extend(media.warnings);
-        let (serial, warnings) = connections::of(start.vm);
-        notes.extend(warnings);
-        let kernel = match start.options.boot {
-            Boot::Direct { entry } => {
-                let (kernel, told) = direct::kernel(start.vm, &machine, entry, start.folder)?;
-                notes.extend(told);
-                Some(kernel)
-            }
-            _ => KernelFiles::of(start.vm, &machine, &start.options.boot)?.map(Kernel::from),
+        let prepared = self.prepare(&start)?;
+        let place = Place {
+            folder: start.folder,
+            launcher: start.launcher,
+            cancel: start.cancel,
         };
-        let running = self.run(
-            Prepared {
-                keys: start.vm.vmx.dictionary().clone(),
-                media: media.loaded,
-                floppy: media.floppy,
-                serving: media.serving,
-                serial,
-                flash: match kernel {
-                    None => self.flash(&machine, &start)?,
-                    Some(_) => None,
-                },
-                kernel,
-                is_direct: matches!(start.options.boot, Boot::Direct { .. }),
-                seed: seed(start.vm.path()),
-                notes,
-                ..Prepared::new(machine)
-            },
-            &Place {
-                folder: start.folder,
-                launcher: start.launcher,
-                cancel: start.cancel,
-            },
-            &start.events,
-        )?;
+        let running = self.run(prepared, &place, &start.events)?;
         direct::remove(start.folder);
         Ok(Box::new(running))
     }
@@ -136,6 +106,8 @@ struct Prepared {
     is_direct: bool,
     /// Whether a reset is the end.
     is_once: bool,
+    /// Whether nothing leads in or out of it.
+    is_isolated: bool,
 }
 
 impl Prepared {
@@ -153,6 +125,7 @@ impl Prepared {
             notes: Vec::new(),
             is_direct: false,
             is_once: false,
+            is_isolated: false,
         }
     }
 }
@@ -165,6 +138,42 @@ struct Place<'a> {
 }
 
 impl Qemu {
+    /// Opens what a machine is made of, as its VMX and the user want it.
+    fn prepare(&self, start: &Start<'_>) -> Result<Prepared> {
+        let mut machine = start.vm.vmx.machine();
+        let mut notes = start.notes.clone();
+        refuse_encrypted(start.vm, &mut notes)?;
+        media::insert(&mut machine, start.vm, &start.options.cdroms)?;
+        let media = media::open(start.vm, &machine, start.options, start.folder)?;
+        notes.extend(media.warnings);
+        let (serial, warnings) = connections::of(start.vm);
+        notes.extend(warnings);
+        let kernel = match start.options.boot {
+            Boot::Direct { entry } => {
+                let (kernel, told) = direct::kernel(start.vm, &machine, entry, start.folder)?;
+                notes.extend(told);
+                Some(kernel)
+            }
+            _ => KernelFiles::of(start.vm, &machine, &start.options.boot)?.map(Kernel::from),
+        };
+        Ok(Prepared {
+            keys: start.vm.vmx.dictionary().clone(),
+            media: media.loaded,
+            floppy: media.floppy,
+            serving: media.serving,
+            serial,
+            flash: match kernel {
+                None => self.flash(&machine, start)?,
+                Some(_) => None,
+            },
+            kernel,
+            is_direct: matches!(start.options.boot, Boot::Direct { .. }),
+            seed: seed(start.vm.path()),
+            notes,
+            ..Prepared::new(machine)
+        })
+    }
+
     /// Starts a machine.
     fn run(&self, prepared: Prepared, place: &Place<'_>, events: &Events) -> Result<Running> {
         let (program, types) = host::qemu(&self.programs)?;
@@ -188,6 +197,7 @@ impl Qemu {
             sockets,
             now: now(),
             seed: prepared.seed,
+            is_isolated: prepared.is_isolated,
         })?;
         if prepared.is_once {
             line.args

@@ -53,6 +53,9 @@ pub(super) struct Wanted<'a> {
     pub now: u64,
     /// What hardware addresses are made of where the VMX has none.
     pub seed: [u8; 3],
+    /// Whether nothing leads in or out of it: its cards' networks are closed, and its screen is on a
+    /// socket only.
+    pub is_isolated: bool,
 }
 
 /// What runs the guest's code.

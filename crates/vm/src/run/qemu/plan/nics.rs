@@ -27,10 +27,14 @@ pub(super) fn add(
                  network of its own, with no way out"
             ));
         }
-        if has_socket || cards::is_closed(nic, &mut line.warnings) {
+        // What a network would be is no news of a machine that has none.
+        if wanted.is_isolated || has_socket || cards::is_closed(nic, &mut line.warnings) {
             net["restrict"] = json!(true);
         }
-        let forwards = forwards(line, wanted, number);
+        let forwards = match wanted.is_isolated {
+            true => Vec::new(),
+            false => forwards(line, wanted, number),
+        };
         if !forwards.is_empty() {
             net["hostfwd"] = json!(forwards);
         }

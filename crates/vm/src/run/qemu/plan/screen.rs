@@ -41,7 +41,7 @@ fn add_vnc(line: &mut CommandLine, wanted: &Wanted<'_>) -> Result<()> {
     let socket = text(&wanted.sockets.vnc)?;
     line.vnc = format!("unix:{socket}");
     let key = |name: &str| wanted.keys.value(&format!("RemoteDisplay.vnc.{name}"));
-    if !wanted.keys.is_true("RemoteDisplay.vnc.enabled") {
+    if wanted.is_isolated || !wanted.keys.is_true("RemoteDisplay.vnc.enabled") {
         line.arg("-vnc", format!("unix:{}", value(socket)));
         return Ok(());
     }

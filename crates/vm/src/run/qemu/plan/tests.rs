@@ -45,6 +45,7 @@ fn line_of(vmx: &str, change: impl FnOnce(&mut Wanted<'_>)) -> Result<CommandLin
         },
         now: 1_000_000_000,
         seed: [1, 2, 3],
+        is_isolated: false,
     };
     change(&mut wanted);
     command_line(&wanted)
@@ -558,4 +559,19 @@ fn odd_names_stay_within_their_option() {
     )
     .unwrap();
     assert!(text_of(&line).contains("-name guest=a,,b-incoming=x\n"));
+}
+
+#[test]
+fn nothing_leads_in_or_out_of_a_machine_that_is_isolated() {
+    let vmx = "ethernet0.present = \"TRUE\"\nethernet0.virtualDev = \"vmxnet3\"\n\
+        hako.ethernet0.forward = \"tcp:2222-:22\"\nethernet1.present = \"TRUE\"\n\
+        ethernet1.connectionType = \"bridged\"\nRemoteDisplay.vnc.enabled = \"TRUE\"\n\
+        RemoteDisplay.vnc.password = \"secret\"\n";
+    let text = text_of(&line_of(vmx, |wanted| wanted.is_isolated = true).unwrap());
+    assert_eq!(text.matches("\"restrict\":true").count(), 2, "{text}");
+    assert_eq!(text.matches("-netdev").count(), 2, "{text}");
+    assert!(
+        !text.contains("hostfwd") && text.contains("-vnc unix:"),
+        "{text}"
+    );
 }
