@@ -112,6 +112,9 @@ _hako() {
             hako__subcmd__p2v,sample)
                 cmd="hako__subcmd__p2v__subcmd__sample"
                 ;;
+            hako__subcmd__p2v,verify)
+                cmd="hako__subcmd__p2v__subcmd__verify"
+                ;;
             hako__subcmd__snapshot,consolidate)
                 cmd="hako__subcmd__snapshot__subcmd__consolidate"
                 ;;
@@ -1304,7 +1307,7 @@ _hako() {
             return 0
             ;;
         hako__subcmd__p2v)
-            opts="-q -v -h --json --quiet --verbose --progress --help inventory sample plan capture adapt"
+            opts="-q -v -h --json --quiet --verbose --progress --help inventory sample plan capture adapt verify"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1726,6 +1729,61 @@ _hako() {
                     return 0
                     ;;
                 --root)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --progress)
+                    COMPREPLY=($(compgen -W "auto plain json none" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hako__subcmd__p2v__subcmd__verify)
+            opts="-o -q -v -h --inventory --boot --timeout --no-boot --out --json --quiet --verbose --progress --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --inventory)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --boot)
+                    COMPREPLY=($(compgen -W "firmware direct" -- "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --out)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                -o)
                     COMPREPLY=()
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o plusdirs

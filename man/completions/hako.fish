@@ -934,19 +934,20 @@ complete -c hako -n "__fish_hako_using_subcommand snapshot; and __fish_seen_subc
 complete -c hako -n "__fish_hako_using_subcommand snapshot; and __fish_seen_subcommand_from doctor" -s q -l quiet -d 'Say nothing but results and errors'
 complete -c hako -n "__fish_hako_using_subcommand snapshot; and __fish_seen_subcommand_from doctor" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_using_subcommand snapshot; and __fish_seen_subcommand_from doctor" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt verify" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
 json\t'One JSON object per line on standard error'
 none\t'Nothing'"
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt" -l json -d 'Print results as JSON'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt" -s q -l quiet -d 'Say nothing but results and errors'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt" -s v -l verbose -d 'Say more'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt" -f -a "inventory" -d 'Say what a server is made of and runs, and what stands in the way of moving it'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt" -f -a "sample" -d 'Sample what this server uses, as the base of a plan'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt" -f -a "plan" -d 'Propose what a server becomes: sizes, disks, network cards, and what stands in the way'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt" -f -a "capture" -d 'Copy a disk that nobody writes to: only the blocks in use'
-complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt" -f -a "adapt" -d 'Fit a copy of a server to the hardware of a virtual machine, offline'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt verify" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt verify" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt verify" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt verify" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt verify" -f -a "inventory" -d 'Say what a server is made of and runs, and what stands in the way of moving it'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt verify" -f -a "sample" -d 'Sample what this server uses, as the base of a plan'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt verify" -f -a "plan" -d 'Propose what a server becomes: sizes, disks, network cards, and what stands in the way'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt verify" -f -a "capture" -d 'Copy a disk that nobody writes to: only the blocks in use'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt verify" -f -a "adapt" -d 'Fit a copy of a server to the hardware of a virtual machine, offline'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subcommand_from inventory sample plan capture adapt verify" -f -a "verify" -d 'Check a machine that a server became: its file systems, and a boot'
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from inventory" -l root -d 'Look at the system whose /proc, /sys, /dev and /etc are below this folder' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from inventory" -l guest-sector-size -d 'Size of a sector as the guest sees it, where an image does not say: 512 or 4096' -r -f -a "512\t''
 4096\t''"
@@ -1091,6 +1092,20 @@ complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcomman
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -s q -l quiet -d 'Say nothing but results and errors'
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from verify" -l inventory -d 'What the server was: what `hako p2v inventory --json` wrote there (- for standard input)' -r -F
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from verify" -l boot -d 'How it boots; else by the kernel that its VMX names, or its firmware' -r -f -a "firmware\t'By its firmware, or the kernel that its VMX names'
+direct\t'By the kernel in its own disk, as its boot loader would'"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from verify" -l timeout -d 'How long it may take to come up' -r
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from verify" -s o -l out -d 'Keep the report here instead of beside the machine' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from verify" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
+plain\t'A line on standard error now and then'
+json\t'One JSON object per line on standard error'
+none\t'Nothing'"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from verify" -l no-boot -d 'Check file systems only'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from verify" -l json -d 'Print results as JSON'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from verify" -s q -l quiet -d 'Say nothing but results and errors'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from verify" -s v -l verbose -d 'Say more'
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from verify" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hako -n "__fish_hako_using_subcommand backup; and not __fish_seen_subcommand_from export" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
 json\t'One JSON object per line on standard error'

@@ -5,6 +5,7 @@ mod capture;
 mod inventory;
 mod plan;
 mod sample;
+mod verify;
 
 use clap::Subcommand;
 use hako_block::Result;
@@ -22,6 +23,7 @@ pub enum P2v {
     Plan(Box<plan::Plan>),
     Capture(Box<capture::Capture>),
     Adapt(Box<adapt::Adapt>),
+    Verify(Box<verify::Verify>),
 }
 
 impl P2v {
@@ -33,6 +35,7 @@ impl P2v {
             P2v::Plan(verb) => verb.run(context),
             P2v::Capture(verb) => verb.run(context),
             P2v::Adapt(verb) => verb.run(context),
+            P2v::Verify(verb) => verb.run(context),
         }
     }
 }

@@ -5,3 +5,4 @@ pub mod capture;
 pub mod inventory;
 pub mod plan;
 pub mod sample;
+pub mod verify;

@@ -12,7 +12,7 @@ mod systemd;
 mod terminal;
 pub mod unpause;
 pub mod wait;
-mod watch;
+pub mod watch;
 
 use std::path::{Path, PathBuf};
 

@@ -126,8 +126,9 @@ enum EngineFlag {
     Qemu,
 }
 
+/// How a machine boots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum BootFlag {
+pub enum BootFlag {
     /// By its firmware, or the kernel that its VMX names
     Firmware,
     /// By the kernel in its own disk, as its boot loader would

@@ -1,0 +1,215 @@
+//! The boot of a machine of which nothing is kept.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hako_block::{BlockImage, Cancel, ErrorKind, Result, Uuid};
+use hako_converter::p2v::adapt;
+use hako_converter::p2v::inventory::model::Inventory;
+use hako_converter::p2v::verify::{
+    About, Check, Outcome, Signs, Testimony, asks_for_login, compare, dead_end, judge, witness,
+    witness_archive,
+};
+use hako_edit::Intent;
+use hako_guest::initrd::Contents;
+use hako_guest::{Disk, Volume, Volumes};
+use hako_vm::Guest;
+use hako_vm::run::{Boot, Examiner, Heard, Qemu, RunFolder, Trial};
+
+use crate::context::Context;
+use crate::vm::home::{home, run_home};
+use crate::vm::run::launch::launcher;
+
+/// How often what was heard is thought about.
+const STEP: Duration = Duration::from_secs(1);
+/// How long a console may take to ask once the witness has spoken, and the witness once the console
+/// asks.
+const FOR_LOGIN: Duration = Duration::from_secs(30);
+const FOR_WITNESS: Duration = Duration::from_secs(300);
+/// How long a dead end may turn out to be none; where the witness may still say why, longer.
+const FOR_DEAD_END: Duration = Duration::from_secs(5);
+const FOR_REASONS: Duration = Duration::from_secs(60);
+
+/// What is booted, and how.
+pub struct Wanted<'a> {
+    pub machine: &'a Path,
+    pub boot: Boot,
+    pub limit: Duration,
+}
+
+/// What came of it.
+pub struct Booted {
+    pub heard: Heard,
+    pub checks: Vec<Check>,
+}
+
+/// Boots it, and compares what it is like with an inventory.
+pub fn boot(
+    wanted: &Wanted<'_>,
+    inventory: &Inventory,
+    cancel: &Cancel,
+    context: &Context,
+) -> Result<Booted> {
+    let mut watch = Watch {
+        nonce: Uuid::random().to_string(),
+        time: context.time(),
+        no_witness: None,
+        has_systemd: false,
+        testimony: None,
+        next: Instant::now(),
+        seen: None,
+    };
+    let heard = Qemu::default().try_boot(
+        &Trial {
+            home: &home()?,
+            run: &run_home()?,
+            machine: wanted.machine,
+            allow: &[],
+            boot: wanted.boot.clone(),
+            limit: wanted.limit,
+            launcher: &launcher()?,
+            cancel,
+        },
+        &mut watch,
+    )?;
+    watch.testimony = Testimony::read(&heard.report, &watch.nonce);
+    let console = String::from_utf8_lossy(&heard.console);
+    let given_up = format!("it did not come up in {} s", wanted.limit.as_secs());
+    let mut checks = judge(&Signs {
+        is_off: heard.end.is_some(),
+        given_up: heard.is_time_up.then_some(given_up.as_str()),
+        ..watch.signs(&console, &heard)
+    });
+    match &watch.testimony {
+        Some(told) => checks.extend(compare(inventory, told)),
+        None => checks.push(Check {
+            about: About::Mount,
+            name: "mounts, swap, network cards".to_owned(),
+            outcome: Outcome::NotChecked,
+            notes: vec![watch.no_witness.take().unwrap_or_else(|| {
+                "the guest did not get so far as to say what they are".to_owned()
+            })],
+        }),
+    }
+    Ok(Booted { heard, checks })
+}
+
+/// Who watches it.
+struct Watch {
+    nonce: String,
+    time: u64,
+    /// Why nobody in the guest can say what it is like.
+    no_witness: Option<String>,
+    has_systemd: bool,
+    testimony: Option<Testimony>,
+    /// When to think about it next.
+    next: Instant,
+    /// What was seen last that ends it after a while, and since when.
+    seen: Option<(&'static str, Instant)>,
+}
+
+impl Watch {
+    fn signs<'a>(&'a self, console: &'a str, heard: &'a Heard) -> Signs<'a> {
+        Signs {
+            console,
+            screen: &heard.screen,
+            testimony: self.testimony.as_ref(),
+            is_off: false,
+            given_up: None,
+        }
+    }
+
+    fn put_witness(&mut self, disks: &[Arc<dyn BlockImage>], folder: &RunFolder) -> Result<bool> {
+        let volumes = disks.iter().map(|image| {
+            let sector_bytes = Disk::told_sector_bytes(&**image).unwrap_or(512);
+            Arc::new(Disk::new(Arc::clone(image), sector_bytes)) as Arc<dyn Volume>
+        });
+        let volumes = Volumes::of(volumes.collect())?;
+        let guest = Guest::of(&volumes, None);
+        let Some(root) = &guest.root else {
+            return Ok(false);
+        };
+        let guest = adapt::Guest {
+            volumes: &volumes,
+            root,
+            menu: &guest.menu,
+        };
+        let Some(plan) = witness(&guest, &self.nonce) else {
+            return Ok(false);
+        };
+        self.has_systemd = true;
+        let intent = Intent::at(&folder.file("witness"));
+        adapt::carry_out(&guest, &plan, false, disks, &intent, self.time)?;
+        Ok(true)
+    }
+
+    /// Returns what has been seen that ends it, and how long that may take.
+    fn ending(&self, signs: &Signs<'_>) -> Option<(&'static str, Duration)> {
+        let asks = asks_for_login(signs);
+        let has_witness = self.no_witness.is_none();
+        match (self.testimony.is_some(), asks) {
+            (true, true) => Some(("all", Duration::ZERO)),
+            (true, false) => Some(("witness", FOR_LOGIN)),
+            (false, true) if !has_witness => Some(("login", Duration::ZERO)),
+            (false, true) => Some(("login", FOR_WITNESS)),
+            (false, false) => dead_end(signs).map(|end| match has_witness && end.has_systemd {
+                true => (end.name, FOR_REASONS),
+                false => (end.name, FOR_DEAD_END),
+            }),
+        }
+    }
+}
+
+impl Examiner for Watch {
+    fn prepare(&mut self, disks: &[Arc<dyn BlockImage>], folder: &RunFolder) -> Result<()> {
+        match self.put_witness(disks, folder) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.no_witness = Some("no system with systemd was found on the disks".to_owned());
+            }
+            // It is booted all the same.
+            Err(error) => match error.kind() {
+                ErrorKind::Unsupported | ErrorKind::Corrupt | ErrorKind::NoSpace => {
+                    let what = format!(
+                        "nothing can be put into its root ({error}): --boot direct asks by its initrd"
+                    );
+                    self.no_witness = Some(what);
+                }
+                _ => return Err(error),
+            },
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, initrd: &Contents) -> Result<Option<Vec<u8>>> {
+        if self.no_witness.is_none() || !self.has_systemd {
+            return Ok(None);
+        }
+        let archive = witness_archive(initrd, &self.nonce)?;
+        if archive.is_some() {
+            self.no_witness = None;
+        }
+        Ok(archive)
+    }
+
+    fn is_over(&mut self, heard: &Heard) -> bool {
+        let now = Instant::now();
+        if now < self.next {
+            return false;
+        }
+        self.next = now + STEP;
+        self.testimony = Testimony::read(&heard.report, &self.nonce);
+        let console = String::from_utf8_lossy(&heard.console);
+        let Some((what, patience)) = self.ending(&self.signs(&console, heard)) else {
+            self.seen = None;
+            return false;
+        };
+        let since = match self.seen {
+            Some((seen, since)) if seen == what => since,
+            _ => now,
+        };
+        self.seen = Some((what, since));
+        now.duration_since(since) >= patience
+    }
+}
