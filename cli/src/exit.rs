@@ -19,6 +19,8 @@ pub enum Exit {
     Locked = 5,
     /// There is no such virtual machine.
     NotFound = 6,
+    /// The key does not open what is encrypted.
+    WrongKey = 7,
     /// No space left.
     NoSpace = 8,
     /// Time was up, as timeout(1) has it.
@@ -37,6 +39,7 @@ impl Exit {
             ErrorKind::Corrupt | ErrorKind::Mismatch => Exit::Corrupt,
             ErrorKind::Locked => Exit::Locked,
             ErrorKind::VmNotFound => Exit::NotFound,
+            ErrorKind::WrongKey => Exit::WrongKey,
             ErrorKind::NoSpace => Exit::NoSpace,
             _ => Exit::Failed,
         }

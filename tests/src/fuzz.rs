@@ -24,7 +24,7 @@ use hako_formats::{DiskFormat, OpenArgs, Repair, Settings, Task, format_named};
 use hako_nbd::{Export, Limits, Server, Socket};
 
 pub use boots::{grub, initrd, uki};
-pub use file_systems::{adapt_intent, btrfs, ext, iso9660, ntfs, vfat, volumes, xfs};
+pub use file_systems::{adapt_intent, btrfs, ext, iso9660, luks, ntfs, vfat, volumes, xfs};
 pub use machine::{pci, virtio_block, virtio_console, virtio_net, virtio_rng};
 pub use p2v::{p2v_plan, p2v_recording, p2v_samples};
 pub use texts::{vmsd, vmx};
@@ -134,6 +134,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "iso9660",
         body: iso9660,
+    },
+    Target {
+        name: "luks",
+        body: luks,
     },
     Target {
         name: "volumes",

@@ -37,13 +37,15 @@ pub enum ErrorKind {
     Gate,
     /// The image or storage was opened read-only.
     ReadOnly,
+    /// What is encrypted does not open with the key that was given.
+    WrongKey,
     /// The user or a program cancelled the operation.
     Cancelled,
 }
 
 impl ErrorKind {
     /// Each kind with the word that programs know it by.
-    const NAMES: [(ErrorKind, &str); 14] = [
+    const NAMES: [(ErrorKind, &str); 15] = [
         (ErrorKind::Io, "io"),
         (ErrorKind::NotFound, "not-found"),
         (ErrorKind::VmNotFound, "vm-not-found"),
@@ -57,6 +59,7 @@ impl ErrorKind {
         (ErrorKind::Invalid, "invalid"),
         (ErrorKind::Gate, "gate"),
         (ErrorKind::ReadOnly, "read-only"),
+        (ErrorKind::WrongKey, "wrong-key"),
         (ErrorKind::Cancelled, "cancelled"),
     ];
 

@@ -20,6 +20,7 @@ pub mod fs;
 mod glob;
 pub mod initrd;
 pub mod kernel;
+pub mod luks;
 mod lvm;
 mod lzo;
 mod mapped;
@@ -35,6 +36,7 @@ pub mod volume;
 pub mod volumes;
 
 pub use fs::{Entry, FileSystem, FsInfo, NodeId, NodeKind, Stat, Time};
+pub use luks::Keys;
 pub use tree::{Found, Tree};
 pub use used::{Ranges, UsedMap, VolumeUse};
 pub use volume::{Disk, Place, Slice, Volume};

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use hako_edit::{Ext, Fat, Look, Staged, Writes, check, check_tree};
 use hako_guest::fs::{FILE_SYSTEMS, Opened, btrfs as btrfs_driver, ntfs as ntfs_driver};
+use hako_guest::luks::n_keyslots;
 use hako_guest::{UsedMap, Volume, Volumes};
+use sha2::{Digest, Sha256};
 
 use super::{crc32c, unpacked};
 use crate::guest::ask_everything;
@@ -104,6 +106,23 @@ pub fn vfat(bytes: &[u8]) {
 /// What claims to be an ISO 9660, packed by [`super::sectors_packed`].
 pub fn iso9660(bytes: &[u8]) {
     ask_driver("iso9660", bytes);
+}
+
+/// What claims to be LUKS: the header of version 1, or JSON for one of version 2, which gets a record
+/// around it whose sum is right.
+pub fn luks(bytes: &[u8]) {
+    const LEN: usize = 0x4000;
+    const JSON: usize = 4096;
+    let _ = n_keyslots(&bytes.to_vec());
+    let mut record = vec![0; LEN];
+    record[..8].copy_from_slice(b"LUKS\xba\xbe\0\x02");
+    record[8..16].copy_from_slice(&(LEN as u64).to_be_bytes());
+    record[72..78].copy_from_slice(b"sha256");
+    let len = bytes.len().min(LEN - JSON);
+    record[JSON..JSON + len].copy_from_slice(&bytes[..len]);
+    let sum = Sha256::digest(&record);
+    record[448..480].copy_from_slice(&sum);
+    let _ = n_keyslots(&record);
 }
 
 /// A disk with partitions, a volume group, an array or an exFAT, packed by [`super::sectors_packed`],

@@ -144,10 +144,16 @@ pub(super) fn content(found: &FoundVolume) -> Content {
 fn all(volumes: &Volumes) -> Vec<Volume> {
     let list = volumes.list();
     list.iter()
-        .filter(|found| !matches!(found.origin, Origin::Disk(_)))
-        .map(|found| {
+        .enumerate()
+        .filter(|(_, found)| !matches!(found.origin, Origin::Disk(_)))
+        .map(|(at, found)| {
             let on = found.below.iter().filter_map(|below| list.get(*below));
-            volume(found, on.map(|below| below.name.clone()).collect())
+            let mut volume = volume(found, on.map(|below| below.name.clone()).collect());
+            if let Some(encryption) = &mut volume.encryption {
+                let is_inside = |other: &FoundVolume| matches!(other.origin, Origin::Opened { of, .. } if of == at);
+                encryption.is_open = list.iter().any(is_inside);
+            }
+            volume
         })
         .collect()
 }
@@ -188,6 +194,7 @@ fn volume(found: &FoundVolume, on: Vec<String>) -> Volume {
                 state: String::new(),
             });
         }
+        Origin::Opened { .. } => volume.kind = VolumeKind::Crypt,
         Origin::Logical {
             group,
             name,

@@ -44,6 +44,18 @@ pub(super) enum What {
 pub(super) struct Part {
     pub(super) share: Share,
     pub(super) node: usize,
+    /// In units of how many bytes, counted in the volume above, it is good: 1, or what is encrypted
+    /// together.
+    pub(super) unit: u64,
+}
+
+impl Part {
+    /// Returns the units, in the volume above, that have bytes of a range.
+    pub(super) fn units(&self, range: &Range<u64>) -> Range<u64> {
+        let unit = self.unit.max(1);
+        let end = range.end.checked_next_multiple_of(unit);
+        range.start - range.start % unit..end.unwrap_or(range.end)
+    }
 }
 
 impl Node {
@@ -80,6 +92,7 @@ pub(super) fn build(volumes: &Volumes, keep_scratch: bool) -> Result<(Vec<Node>,
         }
     }
     add_partitions(&mut nodes, volumes.list());
+    add_opened(&mut nodes, volumes.list());
     for (array, members) in volumes.arrays() {
         for (below, share) in members {
             let free = 0..0;
@@ -147,6 +160,7 @@ fn note(found: &FoundVolume) -> Option<String> {
     let kind = found.content.kind;
     let what = match found.content.role {
         Role::Partitions | Role::Member => return None,
+        Role::Encrypted if !found.remarks.is_empty() => found.remarks.join("; "),
         Role::Encrypted => format!("{kind}: it is encrypted, and what is free in it is not known"),
         Role::Swap => "a system is suspended to it".to_owned(),
         Role::FileSystem if found.file_system().is_none() && kind != "exfat" => {
@@ -181,6 +195,39 @@ fn add_partitions(nodes: &mut [Node], list: &[FoundVolume]) {
     }
 }
 
+/// Makes what is encrypted, and was opened, known by what is inside: it is copied as it is, encrypted.
+fn add_opened(nodes: &mut [Node], list: &[FoundVolume]) {
+    for (index, found) in list.iter().enumerate() {
+        let Origin::Opened {
+            of,
+            start,
+            unit_bytes,
+            ..
+        } = &found.origin
+        else {
+            continue;
+        };
+        let share = Share {
+            start: *start,
+            len: found.len_bytes,
+            at: 0,
+            stripes: None,
+        };
+        if let Some(node) = nodes.get_mut(*of) {
+            node.note = None;
+            let part = Part {
+                share,
+                node: index,
+                unit: u64::from(*unit_bytes),
+            };
+            node.what = What::Parts {
+                parts: vec![part],
+                free: 0..0,
+            };
+        }
+    }
+}
+
 /// Says that a run of `below` is a part of `above`. What tells by its own content what of it is in use
 /// stays what it is.
 fn add_part(nodes: &mut [Node], below: usize, share: Share, above: usize, free: Range<u64>) {
@@ -194,7 +241,11 @@ fn add_part(nodes: &mut [Node], below: usize, share: Share, above: usize, free: 
         };
     }
     if let What::Parts { parts, .. } = &mut node.what {
-        parts.push(Part { share, node: above });
+        parts.push(Part {
+            share,
+            node: above,
+            unit: 1,
+        });
     }
 }
 

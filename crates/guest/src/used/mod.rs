@@ -231,9 +231,13 @@ impl UsedMap {
                 };
                 let len = len.min(end - at);
                 let asked = above..above.saturating_add(len);
-                let found = self.of_node(part.node, &asked, depth + 1, asking)?;
+                let found = self.of_node(part.node, &part.units(&asked), depth + 1, asking)?;
                 for range in found.iter() {
-                    used.add(at + (range.start - above)..at + (range.end - above));
+                    let range = part.units(&range);
+                    let (start, end) = (range.start.max(above), range.end.min(asked.end));
+                    if start < end {
+                        used.add(at + (start - above)..at + (end - above));
+                    }
                 }
                 at += len;
             }

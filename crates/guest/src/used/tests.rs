@@ -26,6 +26,7 @@ fn parts(parts: Vec<(Range<u64>, usize, u64, Option<Stripes>)>, free: Range<u64>
             stripes,
         },
         node,
+        unit: 1,
     });
     What::Parts {
         parts: parts.collect(),
@@ -47,6 +48,40 @@ const MIB: u64 = 1 << 20;
 fn inner(map: &UsedMap, len: u64) -> Vec<Range<u64>> {
     let used = map.used(0, &(0..len)).unwrap();
     used.within(&(MIB..len - MIB)).iter().collect()
+}
+
+#[test]
+fn of_what_is_encrypted_whole_units_are_in_use() {
+    // A disk's 32 MiB, where questions are cut, lie inside of a unit, whose last sector is in use.
+    const START: u64 = 63 * 512;
+    let edge = 32 * MIB - START;
+    let unit = edge - edge % 4096;
+    let part = Part {
+        share: Share {
+            start: START,
+            len: 40 * MIB,
+            at: 0,
+            stripes: None,
+        },
+        node: 1,
+        unit: 4096,
+    };
+    let disk = What::Parts {
+        parts: vec![part],
+        free: 0..0,
+    };
+    let opened = parts(vec![], 0..unit + 4096 - 512);
+    let map = map(vec![
+        node("disk", 64 * MIB, disk),
+        node("luks", 40 * MIB, opened),
+    ]);
+    for (window, expected) in [
+        (2 * MIB..32 * MIB, START + unit..32 * MIB),
+        (2 * MIB..62 * MIB, START + unit..62 * MIB),
+    ] {
+        let used = map.used(0, &window).unwrap();
+        assert_eq!(used.iter().collect::<Vec<_>>(), [expected]);
+    }
 }
 
 #[test]

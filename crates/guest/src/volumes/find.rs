@@ -34,6 +34,10 @@ impl Volumes {
         match &found.origin {
             Origin::Disk(index) => disk_of(device) == Some((*index, None)),
             Origin::Array { .. } => found.name == device,
+            Origin::Opened { of, .. } => {
+                let uuid = self.list().get(*of).map_or("", |below| &below.content.uuid);
+                device.strip_prefix("mapper/luks-") == Some(uuid)
+            }
             Origin::Logical { group, name, .. } => {
                 let mapped = device.strip_prefix("mapper/");
                 found.name == device || mapped == Some(&mapper_name(group, name))

@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use hako_block::Result;
 
-use crate::bytes::{array_at, le};
+use crate::bytes::{array_at, le, text};
 use crate::fs::{self, Driver, FILE_SYSTEMS, FileSystem};
+use crate::luks;
 use crate::lvm;
 use crate::md;
 use crate::partitions::{self, Table, TableKind};
@@ -45,6 +46,8 @@ pub(super) enum Inside {
     Table(Table),
     PhysicalVolume(lvm::Label),
     ArrayMember(md::Superblock),
+    /// What a key opens.
+    Luks,
 }
 
 /// What a volume is good for.
@@ -286,22 +289,16 @@ fn named(volume: &dyn Volume) -> Result<Content> {
 /// LUKS of either version: magic, version (big-endian), label (of 2), UUID as text.
 fn luks(volume: &dyn Volume) -> Result<Option<Content>> {
     let header: [u8; 208] = peek(volume, 0)?;
-    if !header.starts_with(b"LUKS\xba\xbe") {
+    if !header.starts_with(luks::MAGIC) {
         return Ok(None);
     }
     let mut content = Content::only_named(Role::Encrypted, "crypto_LUKS");
+    content.inside = Inside::Luks;
     content.uuid = text(&array_at::<40>(&header, 168));
     if array_at::<2>(&header, 6) == [0, 2] {
         content.label = text(&array_at::<48>(&header, 24));
     }
     Ok(Some(content))
-}
-
-/// A text that ends at the first NUL.
-fn text(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|byte| *byte == 0);
-    let bytes = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or(bytes);
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn uuid_text(bytes: [u8; 16]) -> String {

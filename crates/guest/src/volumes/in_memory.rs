@@ -15,14 +15,7 @@ const LINUX: &str = "0fc63daf-8483-4772-8e79-3d69d8477de4";
 impl Volumes {
     /// Returns volumes without any disk.
     pub fn in_memory() -> Self {
-        Self {
-            found: Vec::new(),
-            remarks: Vec::new(),
-            members: Vec::new(),
-            physical: Vec::new(),
-            arrays: Vec::new(),
-            groups: Vec::new(),
-        }
+        Self::none()
     }
 
     /// Adds a disk with a GPT whose partitions hold these file systems. A partition's PARTUUID is

@@ -13,14 +13,15 @@ mod in_memory;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use hako_block::Result;
+use hako_block::{Error, ErrorKind, Result};
 
 pub use identify::{Content, Role};
 
 use crate::fs::{FileSystem, btrfs};
+use crate::luks::{self, Keys};
 use crate::lvm;
 use crate::mapped::Share;
 use crate::md;
@@ -33,6 +34,8 @@ use identify::Inside;
 const MOST_VOLUMES: usize = 4096;
 const DEEPEST: usize = 8;
 
+const NO_KEY: &str = "no key opens it";
+
 /// All volumes of some disks.
 pub struct Volumes {
     found: Vec<FoundVolume>,
@@ -42,6 +45,9 @@ pub struct Volumes {
     physical: Vec<(lvm::Found, usize)>,
     arrays: Vec<ArrayParts>,
     groups: Vec<GroupParts>,
+    keys: Keys,
+    /// Which of the keys opened something.
+    used_keys: BTreeSet<usize>,
 }
 
 /// The place of an array, and what of which volumes it has.
@@ -130,6 +136,17 @@ pub enum Origin {
         /// How many of them are not there, or not in sync.
         n_missing: u32,
     },
+    /// What a key opened.
+    Opened {
+        /// The place of the encrypted volume in [`Volumes::list`].
+        of: usize,
+        /// Where in that its bytes begin.
+        start: u64,
+        /// In units of how many bytes it is encrypted: one of them is good as a whole or not at all.
+        unit_bytes: u32,
+        /// How, as dm-crypt says it: `aes-xts-plain64`.
+        cipher: String,
+    },
     /// A logical volume of LVM2.
     Logical {
         /// The volume group's name.
@@ -162,14 +179,15 @@ impl Volumes {
     /// Looks at disks, in the order in which the machine has them. Errors are those of reading a
     /// disk's first bytes; what cannot be read further in has a remark.
     pub fn of(disks: Vec<Arc<dyn Volume>>) -> Result<Self> {
-        let mut volumes = Self {
-            found: Vec::new(),
-            remarks: Vec::new(),
-            members: Vec::new(),
-            physical: Vec::new(),
-            arrays: Vec::new(),
-            groups: Vec::new(),
-        };
+        Self::opened(disks, Keys::default())
+    }
+
+    /// Looks at disks, and into what of LUKS on them the keys open. Errors: those of [`Volumes::of`];
+    /// [`ErrorKind::WrongKey`] if a key opens nothing, while something is left that could not be
+    /// opened; [`ErrorKind::Invalid`] for keys where there is no LUKS.
+    pub fn opened(disks: Vec<Arc<dyn Volume>>, keys: Keys) -> Result<Self> {
+        let mut volumes = Self::none();
+        volumes.keys = keys;
         for (index, disk) in disks.into_iter().enumerate() {
             let name = match index {
                 0 => "disk".to_owned(),
@@ -191,7 +209,21 @@ impl Volumes {
             }
         }
         volumes.join_btrfs();
+        volumes.check_keys()?;
         Ok(volumes)
+    }
+
+    fn none() -> Self {
+        Self {
+            found: Vec::new(),
+            remarks: Vec::new(),
+            members: Vec::new(),
+            physical: Vec::new(),
+            arrays: Vec::new(),
+            groups: Vec::new(),
+            keys: Keys::default(),
+            used_keys: BTreeSet::new(),
+        }
     }
 
     /// Returns all of them: each disk, then what is on it.
@@ -285,6 +317,7 @@ impl Volumes {
         match inside {
             Inside::Nothing => {}
             Inside::Table(table) => self.add_partitions(at, &volume, table),
+            Inside::Luks => self.add_opened(at, &volume, &name),
             Inside::ArrayMember(superblock) => {
                 let member = md::Member {
                     superblock,
@@ -331,6 +364,59 @@ impl Volumes {
             let inner = self.add(name, origin, part, depth);
             self.lies_on(inner, vec![at]);
             self.look_into(inner);
+        }
+    }
+
+    /// Adds what is inside of an encrypted volume, if a key opens it.
+    fn add_opened(&mut self, at: usize, volume: &Arc<dyn Volume>, name: &str) {
+        if self.keys.is_empty() || self.is_full() {
+            return;
+        }
+        let opened = luks::open(volume, &self.keys);
+        let Some(found) = self.found.get_mut(at) else {
+            return;
+        };
+        let depth = found.depth + 1;
+        match opened {
+            Ok(Some(opened)) => {
+                self.used_keys.insert(opened.key);
+                let origin = Origin::Opened {
+                    of: at,
+                    start: opened.start,
+                    unit_bytes: opened.sector_bytes,
+                    cipher: opened.cipher,
+                };
+                let inner = self.add(format!("{name}/luks"), origin, Ok(opened.volume), depth);
+                self.lies_on(inner, vec![at]);
+                self.look_into(inner);
+            }
+            Ok(None) => found.remarks.push(NO_KEY.to_owned()),
+            Err(error) => found.remarks.push(format!("cannot be opened: {error}")),
+        }
+    }
+
+    /// Refuses keys that are of no use.
+    fn check_keys(&self) -> Result<()> {
+        let has_luks = |found: &&FoundVolume| found.content.kind == "crypto_LUKS";
+        let luks: Vec<_> = self.found.iter().filter(has_luks).collect();
+        if !self.keys.is_empty() && luks.is_empty() {
+            let what = "there is a key, and no LUKS that it could open";
+            return Err(Error::invalid(what));
+        }
+        let is_closed = |found: &&&FoundVolume| found.remarks.iter().any(|one| one == NO_KEY);
+        let closed: Vec<_> = luks.iter().filter(is_closed).collect();
+        let useless = (0..self.keys.len()).find(|key| !self.used_keys.contains(key));
+        match useless {
+            Some(key) if !closed.is_empty() => {
+                let names: Vec<_> = closed.iter().map(|found| found.name.as_str()).collect();
+                let key = match self.keys.len() {
+                    1 => "the key".to_owned(),
+                    n => format!("key {} of {n}", key + 1),
+                };
+                let what = format!("{key} does not open {}", names.join(", nor "));
+                Err(Error::new(ErrorKind::WrongKey, what))
+            }
+            _ => Ok(()),
         }
     }
 

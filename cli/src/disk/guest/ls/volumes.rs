@@ -40,6 +40,7 @@ fn kind(found: &FoundVolume) -> String {
         Origin::Disk(_) => "disk".to_owned(),
         Origin::Array { level, .. } => level.clone(),
         Origin::Logical { kind, .. } => kind.clone(),
+        Origin::Opened { cipher, .. } => format!("opened, {cipher}"),
         Origin::Partition { partition, .. } => {
             let name = partition.kind.name().map(str::to_owned);
             let name = name.unwrap_or_else(|| format!("type {}", partition.kind));
@@ -74,6 +75,10 @@ fn object(found: &FoundVolume, list: &[FoundVolume]) -> Value {
             kind,
         } => {
             value["logical"] = json!({"group": group, "name": name, "uuid": uuid, "kind": kind});
+        }
+        Origin::Opened { of, cipher, .. } => {
+            let of = list.get(*of).map(|below| &below.name);
+            value["opened"] = json!({"of": of, "cipher": cipher});
         }
         Origin::Partition {
             of,
