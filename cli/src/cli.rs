@@ -20,6 +20,7 @@ Exit status:
   4    corruption or wrong content was found
   5    locked or in use
   6    no such virtual machine
+  7    a key does not open what is encrypted
   8    no space left
   124  time was up
   129, 130, 143    ended by SIGHUP, SIGINT, SIGTERM

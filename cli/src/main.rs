@@ -16,6 +16,7 @@ mod progress;
 mod signals;
 mod size;
 mod snapshot;
+mod terminal;
 mod vm;
 
 use std::process::ExitCode;

@@ -334,7 +334,7 @@ _hako() {
             return 0
             ;;
         hako__subcmd__disk__subcmd__cat)
-            opts="-f -U -q -v -h --with --sector-size --from --allow-path --allow-devices --force-share --snapshot --salvage --json --quiet --verbose --progress --help"
+            opts="-f -U -q -v -h --with --sector-size --key --from --allow-path --allow-devices --force-share --snapshot --salvage --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -357,6 +357,21 @@ _hako() {
                     ;;
                 --sector-size)
                     COMPREPLY=($(compgen -W "512 4096" -- "${cur}"))
+                    return 0
+                    ;;
+                --key)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
                     return 0
                     ;;
                 --from)
@@ -667,7 +682,7 @@ _hako() {
             return 0
             ;;
         hako__subcmd__disk__subcmd__cp)
-            opts="-f -U -r -q -v -h --with --sector-size --from --allow-path --allow-devices --force-share --snapshot --salvage --recursive --owner --force --json --quiet --verbose --progress --help"
+            opts="-f -U -r -q -v -h --with --sector-size --key --from --allow-path --allow-devices --force-share --snapshot --salvage --recursive --owner --force --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -690,6 +705,21 @@ _hako() {
                     ;;
                 --sector-size)
                     COMPREPLY=($(compgen -W "512 4096" -- "${cur}"))
+                    return 0
+                    ;;
+                --key)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
                     return 0
                     ;;
                 --from)
@@ -941,7 +971,7 @@ _hako() {
             return 0
             ;;
         hako__subcmd__disk__subcmd__ls)
-            opts="-f -U -l -R -q -v -h --with --sector-size --from --allow-path --allow-devices --force-share --snapshot --salvage --long --recursive --json --quiet --verbose --progress --help"
+            opts="-f -U -l -R -q -v -h --with --sector-size --key --from --allow-path --allow-devices --force-share --snapshot --salvage --long --recursive --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -964,6 +994,21 @@ _hako() {
                     ;;
                 --sector-size)
                     COMPREPLY=($(compgen -W "512 4096" -- "${cur}"))
+                    return 0
+                    ;;
+                --key)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
                     return 0
                     ;;
                 --from)
@@ -1396,7 +1441,7 @@ _hako() {
             return 0
             ;;
         hako__subcmd__p2v__subcmd__capture)
-            opts="-o -O -f -U -q -v -h --output --with --all-blocks --keep-swap-files --no-verify --guest-sector-size --rate --threads --to --subformat --allocation --grain-size --cluster-size --block-size --unit --compression --level --sector-size --adapter --hw-version --force --from --allow-path --allow-devices --force-share --snapshot --salvage --json --quiet --verbose --progress --help"
+            opts="-o -O -f -U -q -v -h --output --plan --name --folder --with --all-blocks --keep-swap-files --no-verify --guest-sector-size --rate --key --threads --to --subformat --allocation --grain-size --cluster-size --block-size --unit --compression --level --sector-size --adapter --hw-version --force --from --allow-path --allow-devices --force-share --snapshot --salvage --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1432,6 +1477,32 @@ _hako() {
                     fi
                     return 0
                     ;;
+                --plan)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --folder)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
                 --with)
                     local oldifs
                     if [ -n "${IFS+x}" ]; then
@@ -1453,6 +1524,21 @@ _hako() {
                     ;;
                 --rate)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --key)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
                     return 0
                     ;;
                 --threads)
@@ -1542,7 +1628,7 @@ _hako() {
             return 0
             ;;
         hako__subcmd__p2v__subcmd__inventory)
-            opts="-f -U -q -v -h --root --deep --guest-sector-size --from --allow-path --allow-devices --force-share --snapshot --salvage --json --quiet --verbose --progress --help"
+            opts="-f -U -q -v -h --root --deep --guest-sector-size --key --from --allow-path --allow-devices --force-share --snapshot --salvage --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1557,6 +1643,21 @@ _hako() {
                     ;;
                 --guest-sector-size)
                     COMPREPLY=($(compgen -W "512 4096" -- "${cur}"))
+                    return 0
+                    ;;
+                --key)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
                     return 0
                     ;;
                 --from)

@@ -297,6 +297,7 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from ls" -l with -d 'Look at this image too (repeatable)' -r -F
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from ls" -l sector-size -d 'Size of a sector as the guest sees it, where the image does not say: 512 or 4096' -r -f -a "512\t''
 4096\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from ls" -l key -d 'Open LUKS by the passphrase or key in FILE (repeatable); - asks for it, or reads standard input' -r -F
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from ls" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''
@@ -321,6 +322,7 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from cat" -l with -d 'Look at this image too (repeatable)' -r -F
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from cat" -l sector-size -d 'Size of a sector as the guest sees it, where the image does not say: 512 or 4096' -r -f -a "512\t''
 4096\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from cat" -l key -d 'Open LUKS by the passphrase or key in FILE (repeatable); - asks for it, or reads standard input' -r -F
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from cat" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''
@@ -343,6 +345,7 @@ complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcomma
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from cp" -l with -d 'Look at this image too (repeatable)' -r -F
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from cp" -l sector-size -d 'Size of a sector as the guest sees it, where the image does not say: 512 or 4096' -r -f -a "512\t''
 4096\t''"
+complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from cp" -l key -d 'Open LUKS by the passphrase or key in FILE (repeatable); - asks for it, or reads standard input' -r -F
 complete -c hako -n "__fish_hako_using_subcommand disk; and __fish_seen_subcommand_from cp" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''
@@ -951,6 +954,7 @@ complete -c hako -n "__fish_hako_using_subcommand p2v; and not __fish_seen_subco
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from inventory" -l root -d 'Look at the system whose /proc, /sys, /dev and /etc are below this folder' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from inventory" -l guest-sector-size -d 'Size of a sector as the guest sees it, where an image does not say: 512 or 4096' -r -f -a "512\t''
 4096\t''"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from inventory" -l key -d 'Open LUKS by the passphrase or key in FILE (repeatable); - asks for it, or reads standard input' -r -F
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from inventory" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''
@@ -1005,10 +1009,14 @@ complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcomman
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from plan" -s v -l verbose -d 'Say more'
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from plan" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -s o -l output -d 'The new image: a file, a block device, or - for standard output' -r -F
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l plan -d 'Make the whole machine of this plan of hako p2v plan: its .vmx, and a copy of each disk it keeps' -r -F
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l name -d 'The machine\'s name, instead of the plan\'s' -r
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l folder -d 'The machine\'s folder, instead of one of its name where machines live' -r -f -a "(__fish_complete_directories)"
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l with -d 'Another disk of the machine, to understand this one by (repeatable)' -r -F
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l guest-sector-size -d 'Size of a sector as the guest sees it, where the disk does not say: 512 or 4096' -r -f -a "512\t''
 4096\t''"
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l rate -d 'Write at most this many bytes of data per second' -r
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l key -d 'Open LUKS by the passphrase or key in FILE (repeatable); - asks for it, or reads standard input' -r -F
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -l threads -d 'How many threads read and compress; by default as many as the machine has processors' -r
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from capture" -s O -l to -d 'Format of the new image; by default what its extension says' -r -f -a "raw\t''
 qcow2\t''

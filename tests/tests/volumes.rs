@@ -57,10 +57,17 @@ fn made(script: &str, disks: &[PathBuf]) -> Option<Bed> {
 /// be as it was.
 #[track_caller]
 fn captured(disks: &[PathBuf]) -> Vec<PathBuf> {
+    captured_by(disks, &[])
+}
+
+/// Like [`captured`], with more words for the capture.
+#[track_caller]
+fn captured_by(disks: &[PathBuf], more: &[&str]) -> Vec<PathBuf> {
     let mut copies = Vec::new();
     for (at, disk) in disks.iter().enumerate() {
         let copy = disk.with_extension("qcow2");
         let mut words = ["p2v", "capture", "--json", "-o", copy.to_str().unwrap()].to_vec();
+        words.extend(more);
         for (other, path) in disks.iter().enumerate() {
             if other != at {
                 words.extend(["--with", path.to_str().unwrap()]);
@@ -82,6 +89,12 @@ fn captured(disks: &[PathBuf]) -> Vec<PathBuf> {
 /// Compares a volume with what the guest wrote down of it, file by file.
 #[track_caller]
 fn assert_read(bed: &Bed, name: &str, volume: &str, disks: &[PathBuf]) {
+    assert_read_by(bed, name, volume, disks, &[]);
+}
+
+/// Like [`assert_read`], with more words for reading.
+#[track_caller]
+fn assert_read_by(bed: &Bed, name: &str, volume: &str, disks: &[PathBuf], more: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("copy");
     let image = format!("{}:{volume}", disks[0].display());
@@ -89,6 +102,7 @@ fn assert_read(bed: &Bed, name: &str, volume: &str, disks: &[PathBuf]) {
     for disk in &disks[1..] {
         words.extend(["--with", disk.to_str().unwrap()]);
     }
+    words.extend(more);
     run(&words).ok();
     let listed = std::fs::read_to_string(bed.path(&format!("{name}.sums"))).unwrap();
     let expected: BTreeMap<&str, &str> = listed
@@ -188,6 +202,87 @@ fn arrays_of_every_version_that_the_kernel_wrote_are_read() {
             assert_read(&bed, name, &format!("LABEL={name}"), disks);
         }
     }
+}
+
+#[test]
+fn luks_that_cryptsetup_made_is_read_by_its_key_and_its_copy_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let disks = disks(folder.path(), 3, 300 << 20);
+    let script = r#"
+        key=/work/key
+        printf 'open sesame' >$key
+        format() {
+            local disk=$(readlink $1) name=$2
+            shift 2
+            cryptsetup luksFormat -q --key-file $key "$@" "$disk"
+            cryptsetup open --key-file $key "$disk" "$name"
+        }
+        format /dev/disk0 wide --type luks2 --sector-size 4096 --pbkdf argon2id \
+            --pbkdf-memory 65536 --pbkdf-force-iterations 4 --pbkdf-parallel 2
+        format /dev/disk1 old --type luks1 --cipher aes-cbc-essiv:sha256 --key-size 128 \
+            --hash sha1 --pbkdf-force-iterations 1000
+        format /dev/disk2 new --type luks2 --sector-size 512 --cipher aes-xts-plain64 --key-size 256 \
+            --hash sha512 --pbkdf pbkdf2 --pbkdf-force-iterations 1000
+        pvcreate -q /dev/mapper/wide
+        vgcreate -q vg0 /dev/mapper/wide
+        lvcreate -q -y -n root -L 120M vg0
+        mkfs.ext4 -q /dev/vg0/root
+        mkfs.ext4 -q -L old -b 1024 /dev/mapper/old
+        mkfs.btrfs -q -L new /dev/mapper/new
+        for name in wide old new; do
+            mkdir /mnt/$name
+            device=/dev/mapper/$name
+            [ $name != wide ] || device=/dev/vg0/root
+            mount $device /mnt/$name
+            fill $name /mnt/$name
+        done
+        vgchange -q -an vg0
+        for name in wide old new; do cryptsetup close $name; done"#;
+    let Some(bed) = made(script, &disks) else {
+        return;
+    };
+    let key = bed.path("key");
+    let key = ["--key", key.to_str().unwrap()];
+    for (disk, (name, volume)) in disks.iter().zip([
+        ("wide", "vg0/root"),
+        ("old", "LABEL=old"),
+        ("new", "LABEL=new"),
+    ]) {
+        let disk = std::slice::from_ref(disk);
+        let copies = captured_by(disk, &key);
+        assert_read_by(&bed, name, volume, disk, &key);
+        assert_read_by(&bed, name, volume, &copies, &key);
+        hako_tests::convert(&copies[0], &disk[0].with_extension("copy"), &[]);
+    }
+    opened_by_cryptsetup(&bed, &disks);
+}
+
+/// The copies, opened by cryptsetup and read by the kernel: sound, and with the same files.
+fn opened_by_cryptsetup(made: &Bed, disks: &[PathBuf]) {
+    let script = r#"
+        printf 'open sesame' >/work/key
+        for pair in disk0:wide disk1:old disk2:new; do
+            name=${pair#*:}
+            cryptsetup open --key-file /work/key "$(readlink /dev/${pair%:*})" $name
+            device=/dev/mapper/$name
+            case $name in
+            wide) vgchange -q -ay vg0; device=/dev/vg0/root; e2fsck -fn $device;;
+            old) e2fsck -fn $device;;
+            new) btrfs check $device;;
+            esac
+            mount -o ro $device /mnt
+            (cd /mnt && sha256sum --quiet -c /work/$name.sums)
+            umount /mnt
+        done"#;
+    let Some(bed) = Bed::new(script) else {
+        return;
+    };
+    for name in ["wide", "old", "new"] {
+        let sums = format!("{name}.sums");
+        std::fs::copy(made.path(&sums), bed.path(&sums)).unwrap();
+    }
+    let copies = disks.iter().map(|disk| disk.with_extension("copy"));
+    copies.fold(bed, |bed, copy| bed.disk(&copy)).run().ok();
 }
 
 #[test]

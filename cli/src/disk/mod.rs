@@ -11,6 +11,7 @@ mod formats;
 mod guest;
 mod hash;
 mod info;
+pub mod keys;
 mod map;
 pub mod options;
 mod rebase;

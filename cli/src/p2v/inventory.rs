@@ -13,6 +13,7 @@ use hako_formats::open_chain;
 use hako_guest::{Disk, Volumes};
 
 use crate::context::Context;
+use crate::disk::keys::KeyFlags;
 use crate::disk::options::{ReadFlags, sector_sizes};
 use crate::exit::Exit;
 use crate::output::{Out, print_table};
@@ -24,6 +25,7 @@ Examples:
   hako p2v inventory --json > web01.json
   hako p2v inventory --json --deep first.img second.vmdk > db01.json
   hako p2v plan --inventory web01.json --history web01.samples -o web01.toml
+  hako p2v inventory --key passphrase.txt laptop.img
   ssh root@web01 hako p2v inventory --json | hako p2v plan --inventory - --size as-is
 
 JSON (schema 1), an object with: schema, hako, taken (seconds since 1970), source (running or images),
@@ -40,7 +42,8 @@ Exit status:
   2    wrong usage
   3    done, but something stands in the way of a move: a finding of level blocker
   4    an image is damaged
-  5    an image is in use";
+  5    an image is in use
+  7    a key opens nothing";
 
 /// Say what a server is made of and runs, and what stands in the way of moving it
 ///
@@ -66,6 +69,9 @@ pub struct InventoryOf {
     #[arg(long, value_name = "BYTES", value_parser = sector_sizes(), id = "guest_sector_size",
           requires = "images")]
     guest_sector_size: Option<u32>,
+
+    #[command(flatten)]
+    keys: KeyFlags,
 
     #[command(flatten)]
     read: ReadFlags,
@@ -111,7 +117,7 @@ impl InventoryOf {
             let sector_bytes = self.guest_sector_size.or(told).unwrap_or(512);
             disks.push(Arc::new(Disk::new(Arc::new(opened.chain), sector_bytes)));
         }
-        let volumes = Volumes::of(disks);
+        let volumes = Volumes::opened(disks, self.keys.read()?);
         let first = images.first().map_or(Path::new(""), PathBuf::as_path);
         let volumes = volumes.map_err(|error| error.in_file(first))?;
         let names: Vec<String> = images

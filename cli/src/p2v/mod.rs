@@ -3,6 +3,7 @@
 mod adapt;
 mod capture;
 mod inventory;
+mod machine;
 mod plan;
 mod sample;
 mod verify;

@@ -133,14 +133,18 @@ impl Plan {
 }
 
 fn check_plan(context: &Context, path: &Path, inventory: Option<&Inventory>) -> Result<Exit> {
+    let plan = read_plan(context, path, inventory)?;
+    show(context, &plan)?;
+    Ok(ended(context, &plan))
+}
+
+/// Reads a plan that people may have edited. What is wrong with it is said; the first of that is the
+/// error.
+pub fn read_plan(context: &Context, path: &Path, inventory: Option<&Inventory>) -> Result<Planned> {
     let mut plan = from_toml(&read_text(path)?).map_err(|error| error.in_file(path))?;
     let mistakes = check(&mut plan, inventory);
-    let (first, rest) = match mistakes.split_first() {
-        None => {
-            show(context, &plan)?;
-            return Ok(ended(context, &plan));
-        }
-        Some(split) => split,
+    let Some((first, rest)) = mistakes.split_first() else {
+        return Ok(plan);
     };
     for mistake in rest.iter().rev() {
         context

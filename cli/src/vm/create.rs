@@ -189,6 +189,7 @@ impl Create {
                 cmdline: self.cmdline.clone(),
             }),
             allow: self.allow_path.clone(),
+            keys: Vec::new(),
         })
     }
 

@@ -14,7 +14,7 @@ mod register;
 mod rename;
 pub mod run;
 mod set;
-mod specs;
+pub mod specs;
 mod unregister;
 
 use clap::Subcommand;

@@ -51,6 +51,8 @@ pub struct CreateRequest {
     pub direct_boot: Option<KernelFiles>,
     /// What the machine's images may name beyond its folder.
     pub allow: Vec<PathBuf>,
+    /// Keys of the .vmx besides, with their values.
+    pub keys: Vec<(String, String)>,
 }
 
 /// A kernel with what belongs to it.
@@ -76,21 +78,8 @@ pub struct CreateReport {
 /// Creates a machine and lists it in the inventory. Cut off anywhere, there is no machine of that
 /// name, or the whole one; running it again clears what was left.
 pub fn create(home: &Home, request: &CreateRequest, task: Task<'_>) -> Result<CreateReport> {
-    check_name(&request.name)?;
-    let folder = match &request.folder {
-        Some(folder) => folder.clone(),
-        None => {
-            std::fs::create_dir_all(home.vms())
-                .map_err(|error| Error::io("create", error).in_file(home.vms()))?;
-            home.vms().join(&request.name)
-        }
-    };
-    let folder = absolute(&folder)?;
+    let folder = folder_for(home, request)?;
     let vmx_path = folder.join(format!("{}.vmx", request.name));
-    Inventory::read(home)?
-        .refuse_taken(&request.name, &vmx_path)
-        .map_err(|error| error.hint("choose another name"))?;
-    refuse_machine(&folder)?;
     let tree = StagedTree::filling(&folder, "vmx")?;
     let cleared = tree.cleared().iter();
     let guest_os = request.guest_os.as_deref().unwrap_or(DEFAULT_GUEST_OS);
@@ -126,6 +115,27 @@ pub fn create(home: &Home, request: &CreateRequest, task: Task<'_>) -> Result<Cr
         vmx: vmx_path,
         warnings,
     })
+}
+
+/// Returns the folder that a new machine would get. Errors: what keeps [`create`] from making one of
+/// that name there.
+pub fn folder_for(home: &Home, request: &CreateRequest) -> Result<PathBuf> {
+    check_name(&request.name)?;
+    let folder = match &request.folder {
+        Some(folder) => folder.clone(),
+        None => {
+            std::fs::create_dir_all(home.vms())
+                .map_err(|error| Error::io("create", error).in_file(home.vms()))?;
+            home.vms().join(&request.name)
+        }
+    };
+    let folder = absolute(&folder)?;
+    let vmx_path = folder.join(format!("{}.vmx", request.name));
+    Inventory::read(home)?
+        .refuse_taken(&request.name, &vmx_path)
+        .map_err(|error| error.hint("choose another name"))?;
+    refuse_machine(&folder)?;
+    Ok(folder)
 }
 
 struct Builder<'a> {
@@ -169,6 +179,9 @@ impl Builder<'_> {
         }
         if let Some(files) = &self.request.direct_boot {
             vmx.set_direct_boot(Some(&self.copy_kernel(files)?))?;
+        }
+        for (key, value) in &self.request.keys {
+            vmx.set(key, value)?;
         }
         Ok(vmx)
     }

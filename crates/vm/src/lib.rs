@@ -38,7 +38,7 @@ mod vm;
 
 pub use backup_export::{BackupReport, BackupTarget, backup_export};
 pub use clone::{CloneReport, CloneRequest, ClonedDisk, clone_vm};
-pub use create::{CreateReport, CreateRequest, KernelFiles, create};
+pub use create::{CreateReport, CreateRequest, KernelFiles, create, folder_for};
 pub use delete::{Deletion, delete_rest};
 pub use devices::{DiskContent, ImageFile, NewDisk, NewNic};
 pub use export::{

@@ -23,7 +23,8 @@ Exit status:
   2    wrong usage; several file systems, and no volume named
   3    incomplete: --salvage found something missing
   4    the image or its file system is corrupt
-  5    locked or in use";
+  5    locked or in use
+  7    a key opens nothing";
 
 /// Print the content of a file in a guest
 ///

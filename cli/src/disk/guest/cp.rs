@@ -35,6 +35,7 @@ Exit status:
   3    incomplete: what could not be copied was told
   4    the image or its file system is corrupt
   5    locked or in use
+  7    a key opens nothing
   8    no space left";
 
 /// Files whose further names become hard links; those past them are copied.

@@ -16,6 +16,7 @@ use hako_block::{Error, ErrorKind, Result};
 use hako_formats::open_chain;
 use hako_guest::{Disk, FileSystem, FoundVolume, Volume, Volumes};
 
+use super::keys::KeyFlags;
 use super::options::ReadFlags;
 use crate::context::Context;
 use crate::exit::Exit;
@@ -43,6 +44,9 @@ pub struct Inside {
     sector_size: Option<u32>,
 
     #[command(flatten)]
+    keys: KeyFlags,
+
+    #[command(flatten)]
     read: ReadFlags,
 }
 
@@ -62,6 +66,7 @@ impl Inside {
     /// Opens the disks and finds what is on them.
     pub fn open(&self, context: &Context) -> Result<Opened> {
         let (image, wanted) = split(&self.image);
+        let keys = self.keys.read()?;
         let mut disks: Vec<Arc<dyn Volume>> = Vec::new();
         let mut exit = Exit::Done;
         for path in std::iter::once(&image).chain(&self.with) {
@@ -76,7 +81,7 @@ impl Inside {
             disks.push(Arc::new(Disk::new(Arc::new(opened.chain), sector_bytes)));
         }
         Ok(Opened {
-            volumes: Volumes::of(disks).map_err(|error| error.in_file(&image))?,
+            volumes: Volumes::opened(disks, keys).map_err(|error| error.in_file(&image))?,
             image,
             wanted,
             exit,

@@ -8,9 +8,10 @@ use std::os::unix::net::UnixStream;
 
 use hako_block::{Error, Result};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::Termios;
 
 use crate::context::standard;
+use crate::terminal::ChangedTerminal;
 
 /// What leaves: Ctrl-].
 const ESCAPE: u8 = 0x1d;
@@ -24,33 +25,6 @@ pub enum Parting {
     Off,
     /// The user left.
     Left,
-}
-
-/// A terminal that passes each key on; it is as it was before when this is dropped.
-struct RawTerminal {
-    terminal: File,
-    before: Termios,
-}
-
-impl RawTerminal {
-    fn new(terminal: &File) -> Result<Self> {
-        let failed = |error| Error::io("set up the terminal", std::io::Error::from(error));
-        let before = tcgetattr(terminal).map_err(failed)?;
-        let terminal = terminal
-            .try_clone()
-            .map_err(|error| Error::io("set up the terminal", error))?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        tcsetattr(&terminal, OptionalActions::Drain, &raw).map_err(failed)?;
-        Ok(Self { terminal, before })
-    }
-}
-
-impl Drop for RawTerminal {
-    fn drop(&mut self) {
-        // A terminal that is gone needs nothing.
-        let _ = tcsetattr(&self.terminal, OptionalActions::Drain, &self.before);
-    }
 }
 
 /// Returns whether keys are read from a terminal.
@@ -69,7 +43,9 @@ pub fn converse(
     let mut keyboard = Some(standard(std::io::stdin())?);
     let mut screen = standard(std::io::stdout())?;
     let raw = match &keyboard {
-        Some(keyboard) if has_keyboard() => Some(RawTerminal::new(keyboard)?),
+        Some(keyboard) if has_keyboard() => {
+            Some(ChangedTerminal::new(keyboard, Termios::make_raw)?)
+        }
         _ => None,
     };
     guest

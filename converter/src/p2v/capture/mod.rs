@@ -11,7 +11,7 @@ use std::sync::Arc;
 use hako_block::{BlockImage, Cancel, Error, Progress, Result};
 use hako_disk::{Ready, Target, refuse_source, reopen};
 use hako_formats::{CreateOptions, DiskFormat, OpenOptions, OpenedChain};
-use hako_guest::{UsedMap, VolumeUse, Volumes};
+use hako_guest::{Keys, UsedMap, VolumeUse, Volumes};
 use hako_pipeline::{CopyOptions, Delivery, deliver};
 
 use self::masked::Masked;
@@ -29,6 +29,8 @@ pub struct CaptureRequest {
     pub open: OpenOptions,
     /// Bytes of a sector as the guest sees it, if the disk does not say.
     pub sector_bytes: Option<u32>,
+    /// What opens LUKS on them, to see what of it is in use.
+    pub keys: Keys,
     /// Copy all blocks, whatever is in them.
     pub all_blocks: bool,
     /// Copy what Windows swaps to as well.
@@ -145,7 +147,8 @@ pub fn capture(
 
 fn map(sources: &Sources, request: &CaptureRequest, warnings: &mut Vec<String>) -> Result<UsedMap> {
     let at_disk = |error: Error| error.in_file(&request.disk);
-    let volumes = Volumes::of(sources.volumes(request.sector_bytes)).map_err(at_disk)?;
+    let volumes = Volumes::opened(sources.volumes(request.sector_bytes), request.keys.clone())
+        .map_err(at_disk)?;
     warnings.extend(volumes.remarks().iter().cloned());
     UsedMap::of(&volumes, request.keep_swap_files).map_err(at_disk)
 }

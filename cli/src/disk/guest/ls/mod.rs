@@ -32,7 +32,8 @@ Exit status:
   2    wrong usage; several file systems, and no volume named
   3    incomplete: a directory could not be read, or --salvage found something missing
   4    the image or its file system is corrupt
-  5    locked or in use";
+  5    locked or in use
+  7    a key opens nothing";
 
 /// List the volumes of a disk, or the files in one
 ///
