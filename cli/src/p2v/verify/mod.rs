@@ -87,7 +87,7 @@ impl Verify {
         let cancel = context.cancel_on_signals()?;
         let vm = Vm::open(&home()?, &self.vm, &[])?;
         let named = |error: Error| error.in_file(vm.path());
-        let (mut checks, own) = look(&vm, context, &|| cancel.check()).map_err(named)?;
+        let (mut checks, own) = look(&vm, context, &mut || cancel.check()).map_err(named)?;
         let mut booted = None;
         if !self.no_boot {
             context.say(&format!("{}: booting it, with nothing kept", vm.name()));
@@ -134,11 +134,11 @@ impl Verify {
 fn look(
     vm: &Vm,
     context: &Context,
-    go_on: &dyn Fn() -> Result<()>,
+    tick: &mut dyn FnMut() -> Result<()>,
 ) -> Result<(Vec<Check>, Inventory)> {
     let inside = vm.look_inside()?;
     let mut checks: Vec<Check> = inside.remarks.iter().map(|one| unopened(one)).collect();
-    checks.extend(check_volumes(&inside.volumes, &mut || go_on())?);
+    checks.extend(check_volumes(&inside.volumes, tick)?);
     let own = of_images(&inside.volumes, &[], false, context.time())?;
     Ok((checks, own))
 }

@@ -148,8 +148,7 @@ pub fn dead_end(signs: &Signs<'_>) -> Option<DeadEnd> {
     let console = tail(signs.console);
     let is_seen = |text: &&str| console.contains(*text) || signs.screen.contains(*text);
     let mut all = DEAD_ENDS.iter();
-    all.find(|end| end.seen.iter().any(|text| is_seen(&text)))
-        .copied()
+    all.find(|end| end.seen.iter().any(is_seen)).copied()
 }
 
 /// Returns whether the console asks for a name.

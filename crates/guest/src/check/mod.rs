@@ -166,7 +166,7 @@ fn look_at(
     match fs.runs(node, &mut |range| runs.add(range, node.number)) {
         Ok(()) => audit.knows_runs = true,
         Err(error) if error.kind() == ErrorKind::Unsupported => {
-            audit.unknown(&format!("{error}"));
+            audit.unknown(&error.to_string());
         }
         Err(error) => audit.take(&place(), error)?,
     }

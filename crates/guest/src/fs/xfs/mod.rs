@@ -370,7 +370,8 @@ impl FileSystem for Xfs {
     }
 
     fn runs(&self, node: NodeId, each: &mut dyn FnMut(Range<u64>)) -> Result<()> {
-        self.runs_of(&*self.node(node)?, each)
+        let inode = self.node(node)?;
+        self.runs_of(&inode, each)
     }
 
     fn audit(&self, audit: &mut Audit, _tick: &mut dyn FnMut() -> Result<()>) -> Result<()> {
