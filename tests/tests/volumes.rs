@@ -252,7 +252,7 @@ fn luks_that_cryptsetup_made_is_read_by_its_key_and_its_copy_is_whole() {
         let copies = captured_by(disk, &key);
         assert_read_by(&bed, name, volume, disk, &key);
         assert_read_by(&bed, name, volume, &copies, &key);
-        hako_tests::convert(&copies[0], &disk[0].with_extension("copy"), &[]);
+        hako_tests::convert(&copies[0], &disk[0].with_extension("copy.raw"), &[]);
     }
     opened_by_cryptsetup(&bed, &disks);
 }
@@ -281,7 +281,7 @@ fn opened_by_cryptsetup(made: &Bed, disks: &[PathBuf]) {
         let sums = format!("{name}.sums");
         std::fs::copy(made.path(&sums), bed.path(&sums)).unwrap();
     }
-    let copies = disks.iter().map(|disk| disk.with_extension("copy"));
+    let copies = disks.iter().map(|disk| disk.with_extension("copy.raw"));
     copies.fold(bed, |bed, copy| bed.disk(&copy)).run().ok();
 }
 
