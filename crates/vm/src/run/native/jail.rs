@@ -4,6 +4,10 @@
 //! Landlock is left out.
 //!
 //! All that is needed was opened before: disks, links, helpers that run. A reset opens /dev/kvm.
+//!
+//! Two kinds of threads stay outside, for they begin before and no byte of a guest's reaches them: the
+//! runner's, which waits for signals and says so to its main loop, and one for each passt, which waits
+//! for its end. (That one has to start the program, which ends with the thread that started it.)
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
