@@ -155,8 +155,18 @@ impl RunFolder {
         options.open(&path).map_err(failed)
     }
 
+    /// Makes it, empty but for logs, and notes whose it is: the .vmx at `vmx`, or another file whose
+    /// guest runs ([`super::GuestScript`]). It is in use as long as what is returned lives. Errors: as
+    /// of [`RunFolder::create`]; [`ErrorKind::Locked`] if it is in use.
+    pub fn claim(&self, vmx: &Path) -> Result<File> {
+        self.create()?;
+        let lock = self.lock()?;
+        self.begin(vmx)?;
+        Ok(lock)
+    }
+
     /// Takes the lock that says that a runner lives. Errors: [`ErrorKind::Locked`] if one does.
-    pub(super) fn lock(&self) -> Result<File> {
+    fn lock(&self) -> Result<File> {
         let path = self.file(LOCK);
         let failed = |error| Error::io("lock", error).in_file(&path);
         let mut options = OpenOptions::new();
@@ -180,7 +190,7 @@ impl RunFolder {
 
     /// Removes what an earlier run left but for its logs, and notes whose folder it is. Who does so
     /// has the lock.
-    pub(super) fn begin(&self, vmx: &Path) -> Result<()> {
+    fn begin(&self, vmx: &Path) -> Result<()> {
         self.clear()?;
         let write = |name: &str, bytes: &[u8]| {
             let path = self.file(name);

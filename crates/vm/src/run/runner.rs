@@ -109,10 +109,8 @@ impl Runner {
         vm.reload()?;
         refuse_unfit(request.home, &vm, request.options)?;
         let folder = request.run.folder(vm.path());
-        folder.create()?;
-        let lock = folder.lock()?;
+        let lock = folder.claim(vm.path())?;
         request.run.sweep();
-        folder.begin(vm.path())?;
         let begun = self.begin(request, &vm, &folder, engine);
         let (machine, console, status) = begun.inspect_err(|_| {
             // What cannot be cleared is left to the next start.

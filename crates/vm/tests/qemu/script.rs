@@ -368,7 +368,7 @@ fn debian_and_a_system_like_fedora_repair_themselves() {
         eprintln!("skipped: HAKO_ALL is not set");
         return;
     }
-    let script = ". /etc/os-release; echo \"$NAME\"; mount | grep -c ' /boot '; \
+    let script = ". /etc/os-release; echo \"$NAME\"; mount /boot; mount | grep -c ' /boot '; umount /boot; \
                   command -v update-initramfs dracut; touch /.autorelabel";
     for name in ["debian-bios", "fedora-like"] {
         let Some(bench) = Bench::of_bed(name) else {

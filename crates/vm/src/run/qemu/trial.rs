@@ -111,9 +111,7 @@ impl Qemu {
         };
         refuse_unfit(trial.home, &vm, &options)?;
         let folder = trial.run.folder(vm.path());
-        folder.create()?;
-        let _lock = folder.lock()?;
-        folder.begin(vm.path())?;
+        let _lock = folder.claim(vm.path())?;
         let heard = self.boot_and_hear(trial, (&vm, &options, &folder), examiner);
         // What cannot be cleared is left to the next start.
         let _ = folder.clear();

@@ -54,12 +54,13 @@ echo o >/proc/sysrq-trigger
 sleep 600
 "#;
 
-/// What runs in the root: the script, once what else belongs there is mounted.
+/// What runs in the root: the script, once the volumes are there that it may mount. LVM writes nothing
+/// down of that in the root.
 const BEGIN: &str = r#"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 HOME=/root
 LC_ALL=C
 export PATH HOME LC_ALL
-{ vgchange -ay; mount -a -O no_netdev; } >/dev/null 2>&1
+vgchange -ay --config 'backup { backup = 0 archive = 0 }' >/dev/null 2>&1
 cd /
 exec /bin/sh /run/hako/script
 "#;

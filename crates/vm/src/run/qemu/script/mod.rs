@@ -6,9 +6,10 @@
 //! there (`chroot`), says on the second serial port what came of it, and switches the machine off. The
 //! first serial port stays the console, where a passphrase may be asked for.
 //!
-//! Known initrds: initramfs-tools and dracut. SELinux is off in an initrd: what the script writes
-//! has no labels until the guest relabels (`touch /.autorelabel`). A key of LUKS that is no text, and
-//! one that only a TPM has, cannot be given.
+//! Only the root is mounted, and `/usr` if the initrd does that: a script mounts what else it needs,
+//! whose volumes are there. Known initrds: initramfs-tools and dracut. SELinux is switched off, so
+//! that labels are attributes like others (`chcon`); what gets none needs the guest to relabel
+//! (`touch /.autorelabel`). A key of LUKS that is no text, and one that only a TPM has, cannot be given.
 
 mod archive;
 mod talk;
@@ -36,6 +37,28 @@ use talk::{Console, Report};
 
 /// How long a guest may take to go off once its verdict is known.
 const PARTING: Duration = Duration::from_secs(30);
+
+/// What is not taken over from the guest's command line: nobody is there to answer a shell, a screen
+/// hides what is asked, and a server had more memory.
+const UNWANTED: &[&str] = &[
+    "break=",
+    "console=",
+    "crashkernel=",
+    "default_hugepagesz=",
+    "enforcing=",
+    "hugepages",
+    "mem=",
+    "memmap=",
+    "panic=",
+    "rd.break",
+    "rd.shell",
+    "rdinit=",
+    "resume",
+    "rhgb",
+    "security=",
+    "selinux=",
+    "splash",
+];
 
 /// What is to be run in a guest.
 pub struct GuestScript<'a> {
@@ -187,20 +210,17 @@ fn write_boot_files(
     bytes.extend_from_slice(archive);
     replace_file(&initrd, &bytes)?;
     let cmdline = script.cmdline.split_whitespace();
-    // Nobody is there to answer a shell, and a screen hides what is asked.
-    let unwanted = |word: &&str| {
-        let names = [
-            "console=", "rdinit=", "panic=", "splash", "rhgb", "rd.shell", "rd.break", "break=",
-        ];
-        !names.iter().any(|name| word.starts_with(name))
-    };
-    let mut words: Vec<&str> = cmdline.filter(unwanted).collect();
+    let is_wanted = |word: &&str| !UNWANTED.iter().any(|name| word.starts_with(name));
+    let mut words: Vec<&str> = cmdline.filter(is_wanted).collect();
     words.extend([
         "console=ttyS0",
         "panic=5",
         "rd.shell=0",
         "rd.emergency=poweroff",
         "plymouth.enable=0",
+        "selinux=0",
+        // What was asleep when it was copied is not woken up.
+        "noresume",
         // A host that is busy is late with the ticks of an emulated timer.
         "no_timer_check",
     ]);
@@ -269,5 +289,5 @@ fn locked() -> Error {
         ErrorKind::Invalid,
         "the guest asks for the passphrase of an encrypted disk",
     )
-    .hint("give it")
+    .hint("--key FILE gives it")
 }
