@@ -388,6 +388,17 @@ fn what_cannot_be_written_is_refused_before_anything_is() {
         refused.stderr
     );
     assert!(world.read("server.raw") == bytes);
+    let mut without = world.command();
+    let without = without.args(["p2v", "adapt", "server.raw", "--target", "vmware"]);
+    let without: Run = without.env("PATH", "/nowhere").output().unwrap().into();
+    let is_told = |what: &str| without.stderr.contains(what);
+    assert_eq!(without.code, 1, "{}", without.stderr);
+    assert!(
+        is_told("QEMU is not installed") && is_told("hint: install"),
+        "{}",
+        without.stderr
+    );
+    assert!(world.read("server.raw") == bytes);
     let words = [
         ("--target vmware nothing", 6),
         ("server.raw", 2),

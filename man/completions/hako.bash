@@ -1370,7 +1370,7 @@ _hako() {
             return 0
             ;;
         hako__subcmd__p2v__subcmd__adapt)
-            opts="-f -q -v -h --target --with --dry-run --serial-console --mask-agents --nic --inventory --undo --from --allow-path --allow-devices --json --quiet --verbose --progress --help"
+            opts="-f -q -v -h --target --with --dry-run --serial-console --mask-agents --nic --inventory --key --undo --from --allow-path --allow-devices --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1400,6 +1400,21 @@ _hako() {
                     return 0
                     ;;
                 --inventory)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --key)
                     local oldifs
                     if [ -n "${IFS+x}" ]; then
                         oldifs="$IFS"

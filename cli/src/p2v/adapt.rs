@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use clap::{Args, ValueHint};
 use hako_block::gate::folder_of;
-use hako_block::{Access, BlockImage, Error, Result};
-use hako_converter::p2v::adapt::{self, Applied, Change, NicName, Plan, Request, What};
+use hako_block::{Access, BlockImage, Error, ErrorKind, Result};
+use hako_converter::p2v::adapt::{
+    self, Change, Job, NicName, Plan, Prepared, Repair, Request, What,
+};
 use hako_converter::p2v::inventory::model::NicKind;
 use hako_converter::p2v::plan::model::Target;
 use hako_disk::Subject;
 use hako_edit::Intent;
 use hako_formats::machine::Mac;
 use hako_formats::{OpenOptions, OpenedChain, open_chain};
-use hako_guest::{Disk, Volume, Volumes};
+use hako_guest::Volumes;
 use hako_vm::{Guest, Held, Vm};
 use serde_json::{Value, json};
 
@@ -23,7 +25,8 @@ use crate::disk::options::GateFlags;
 use crate::exit::Exit;
 use crate::output::Out;
 use crate::size;
-use crate::vm::home::home;
+use crate::vm::home::{home, run_home};
+use crate::vm::run::launch::launcher;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,7 +37,7 @@ Examples:
 
 Exit status:
   0    done, or nothing is to be done
-  1    failed, or a file system is not written to; nothing was changed
+  1    failed, or the guest could not do what hako does not; nothing was changed
   2    wrong usage
   3    done, and something is left to see to
   4    an image or a file system is corrupt
@@ -49,9 +52,11 @@ Exit status:
 /// initrd gets those of the guest's own drivers that it lacks, appended to it (never to a unified
 /// kernel image); where firmware finds no loader in \EFI\BOOT, it gets a copy of the system's own.
 ///
-/// ext2, ext3, ext4 and FAT are written to. All of it is done or nothing: first in memory, where it is
-/// read again and compared, then at once. A run that is cut off is completed by the next one. What was
-/// there is kept inside, in /var/lib/hako/adapt.
+/// ext2, ext3, ext4 and FAT hako writes itself. What it does not write (XFS, btrfs, mirrors, a journal
+/// that was not replayed) the guest does: its own kernel is started in QEMU, without a network, over the
+/// disks. Either way all of it is done or nothing: first in memory, where it is read again and compared,
+/// then at once. A run that is cut off is completed by the next one. What was there is kept inside, in
+/// /var/lib/hako/adapt.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Adapt {
@@ -90,6 +95,13 @@ pub struct Adapt {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     inventory: Option<PathBuf>,
 
+    /// The passphrase in FILE for a guest that asks for one to open encrypted disks while it is started
+    /// to write itself
+    ///
+    /// A newline at its end is no part of it. A root that is itself encrypted is not read.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    key: Option<PathBuf>,
+
     /// Put back what was there, but for what the guest has changed since
     #[arg(long, conflicts_with_all = ["target", "serial_console", "mask_agents", "nic", "inventory"])]
     undo: bool,
@@ -108,6 +120,22 @@ struct Disks {
     _held: Option<Held>,
 }
 
+/// What came of it.
+struct Done {
+    by: By,
+    /// None if it was only shown.
+    written_bytes: Option<u64>,
+    /// What the user has to see to.
+    remarks: Vec<String>,
+}
+
+/// Who writes.
+enum By {
+    Hako,
+    /// And why.
+    Guest(String),
+}
+
 impl Adapt {
     /// Plans, and does it.
     pub fn run(&self, context: &Context) -> Result<Exit> {
@@ -121,11 +149,10 @@ impl Adapt {
             context.say("completed what an earlier run was cut off in");
         }
         let named = |error: Error| error.in_file(&self.subject);
-        let volumes = self.volumes(&disks).map_err(named)?;
+        let volumes = adapt::volumes_of(&disks.images).map_err(named)?;
         let guest = Guest::of(&volumes, None);
         let Some(root) = &guest.root else {
-            let what = "no Linux is installed on it";
-            return Err(named(Error::unsupported(what)));
+            return Err(named(no_root(&volumes)));
         };
         let guest = adapt::Guest {
             volumes: &volumes,
@@ -133,23 +160,75 @@ impl Adapt {
             menu: &guest.menu,
         };
         let plan = self.plan(&guest, &disks).map_err(named)?;
-        let applied = match self.dry_run {
-            true => None,
-            false => {
-                let time = context.time();
-                let (images, intent) = (&disks.images, &disks.intent);
-                let done = adapt::carry_out(&guest, &plan, !self.undo, images, intent, time);
-                Some(done.map_err(named)?)
-            }
+        let job = Job {
+            guest,
+            plan: &plan,
+            keep: !self.undo,
+            disks: &disks.images,
         };
-        show(context, &plan, applied.as_ref())?;
-        for remark in &plan.remarks {
+        let mut done = self.carry_out(context, &job, &disks).map_err(named)?;
+        done.remarks.splice(..0, plan.remarks.iter().cloned());
+        show(context, &plan, &done)?;
+        for remark in &done.remarks {
             context.messages.warn(remark);
         }
-        Ok(match plan.remarks.is_empty() {
+        Ok(match done.remarks.is_empty() {
             true => Exit::Done,
             false => Exit::Incomplete,
         })
+    }
+
+    /// Does it, unless it is only to be shown: by hako, else by the guest.
+    fn carry_out(&self, context: &Context, job: &Job<'_>, disks: &Disks) -> Result<Done> {
+        let (prepared, by) = match job.in_memory(context.time()) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                let why = error.to_string();
+                let prepared = match self.dry_run {
+                    true => None,
+                    false => Some(self.by_the_guest(context, job, disks, &why)?),
+                };
+                (prepared, By::Guest(why))
+            }
+            prepared => (Some(prepared?), By::Hako),
+        };
+        let mut done = Done {
+            by,
+            written_bytes: None,
+            remarks: Vec::new(),
+        };
+        if let Some(prepared) = prepared.filter(|_| !self.dry_run) {
+            prepared.write(&disks.intent, &disks.images)?;
+            done.written_bytes = Some(prepared.n_bytes());
+            done.remarks = prepared.remarks;
+        }
+        Ok(done)
+    }
+
+    /// Has the guest do it, which it does over the disks.
+    fn by_the_guest(
+        &self,
+        context: &Context,
+        job: &Job<'_>,
+        disks: &Disks,
+        why: &str,
+    ) -> Result<Prepared> {
+        context.say(&format!("{why}: the guest's own kernel does it, in QEMU"));
+        let cancel = context.cancel_on_signals()?;
+        let failed = |error| Error::io("find", error).in_file(disks.intent.path());
+        let passphrase = self.key.as_deref().map(passphrase).transpose()?;
+        let repair = Repair {
+            home: &run_home()?,
+            of: &std::path::absolute(disks.intent.path()).map_err(failed)?,
+            launcher: &launcher()?,
+            cancel: &cancel,
+            passphrase: passphrase.as_deref(),
+        };
+        let hint = format!("hako itself cannot do it: {why}");
+        job.by_the_guest(&repair)
+            .map_err(|error| match error.hint_text() {
+                None => error.hint(hint),
+                Some(_) => error,
+            })
     }
 
     fn plan(&self, guest: &adapt::Guest<'_>, disks: &Disks) -> Result<Plan> {
@@ -184,14 +263,6 @@ impl Adapt {
             }
         }
         Ok(nics)
-    }
-
-    fn volumes(&self, disks: &Disks) -> Result<Volumes> {
-        let volumes = disks.images.iter().map(|image| {
-            let sector_bytes = Disk::told_sector_bytes(&**image).unwrap_or(512);
-            Arc::new(Disk::new(Arc::clone(image), sector_bytes)) as Arc<dyn Volume>
-        });
-        Volumes::of(volumes.collect())
     }
 
     /// Opens the disks: an image that is there, else those of a machine.
@@ -276,6 +347,28 @@ impl Adapt {
     }
 }
 
+/// Returns the error of disks without a system.
+fn no_root(volumes: &Volumes) -> Error {
+    let mut found = volumes.list().iter();
+    match found.find(|found| found.content.kind == "crypto_LUKS") {
+        Some(locked) => Error::unsupported(format!(
+            "no Linux is found on it that hako can read: {} is encrypted (LUKS)",
+            locked.name
+        )),
+        None => Error::unsupported("no Linux is installed on it"),
+    }
+}
+
+/// Reads a passphrase.
+fn passphrase(path: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(path);
+    let mut text = text.map_err(|error| Error::io("read", error).in_file(path))?;
+    if text.ends_with('\n') {
+        text.pop();
+    }
+    Ok(text)
+}
+
 /// Reads `NAME=MAC`.
 fn parse_nic(text: &str) -> std::result::Result<NicName, String> {
     let wrong = || "write it like eno1=24:6e:96:aa:bb:01".to_owned();
@@ -321,14 +414,20 @@ fn writable(opened: OpenedChain, is_dry: bool) -> Result<Arc<dyn BlockImage>> {
     }
 }
 
-fn show(context: &Context, plan: &Plan, applied: Option<&Applied>) -> Result<()> {
+fn show(context: &Context, plan: &Plan, done: &Done) -> Result<()> {
     let mut out = Out::new();
     if context.json {
+        let (by, why) = match &done.by {
+            By::Hako => ("hako", None),
+            By::Guest(why) => ("guest", Some(why)),
+        };
         out.json(&json!({
-            "done": applied.is_some(),
-            "written_bytes": applied.map_or(0, |applied| applied.written_bytes),
+            "done": done.written_bytes.is_some(),
+            "by": by,
+            "by_why": why,
+            "written_bytes": done.written_bytes.unwrap_or(0),
             "changes": plan.changes.iter().map(change_json).collect::<Vec<_>>(),
-            "remarks": plan.remarks,
+            "remarks": done.remarks,
         }))?;
         return out.finish();
     }
@@ -345,6 +444,11 @@ fn show(context: &Context, plan: &Plan, applied: Option<&Applied>) -> Result<()>
                 out.line(&line)?;
             }
         }
+    }
+    if let (By::Guest(why), None) = (&done.by, done.written_bytes) {
+        out.line(&format!(
+            "the guest's own kernel would do it, in QEMU: {why}"
+        ))?;
     }
     out.finish()
 }

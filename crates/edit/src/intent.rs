@@ -198,6 +198,11 @@ impl Intent {
         }
     }
 
+    /// Returns where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Completes what an earlier run was cut off in. Returns whether there was something. Errors:
     /// [`hako_block::ErrorKind::Invalid`] if it is about other disks; then nothing is written.
     pub fn complete(&self, disks: &[Arc<dyn BlockImage>]) -> Result<bool> {

@@ -14,12 +14,14 @@ mod check;
 mod ext;
 mod fat;
 mod intent;
+mod overlay;
 mod staged;
 
 pub use check::{check, check_tree};
 pub use ext::{Ext, Traces};
 pub use fat::Fat;
 pub use intent::{Intent, Writes};
+pub use overlay::Overlay;
 pub use staged::{Piece, Staged};
 
 /// What a new file is like.

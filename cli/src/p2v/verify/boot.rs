@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hako_block::{BlockImage, Cancel, ErrorKind, Result, Uuid};
-use hako_converter::p2v::adapt;
+use hako_converter::p2v::adapt::{self, Job};
 use hako_converter::p2v::inventory::model::Inventory;
 use hako_converter::p2v::verify::{
     About, Check, Outcome, Signs, Testimony, asks_for_login, compare, dead_end, judge, witness,
@@ -13,7 +13,6 @@ use hako_converter::p2v::verify::{
 };
 use hako_edit::Intent;
 use hako_guest::initrd::Contents;
-use hako_guest::{Disk, Volume, Volumes};
 use hako_vm::Guest;
 use hako_vm::run::{Boot, Examiner, Heard, Qemu, RunFolder, Trial};
 
@@ -121,11 +120,7 @@ impl Watch {
     }
 
     fn put_witness(&mut self, disks: &[Arc<dyn BlockImage>], folder: &RunFolder) -> Result<bool> {
-        let volumes = disks.iter().map(|image| {
-            let sector_bytes = Disk::told_sector_bytes(&**image).unwrap_or(512);
-            Arc::new(Disk::new(Arc::clone(image), sector_bytes)) as Arc<dyn Volume>
-        });
-        let volumes = Volumes::of(volumes.collect())?;
+        let volumes = adapt::volumes_of(disks)?;
         let guest = Guest::of(&volumes, None);
         let Some(root) = &guest.root else {
             return Ok(false);
@@ -140,7 +135,13 @@ impl Watch {
         };
         self.has_systemd = true;
         let intent = Intent::at(&folder.file("witness"));
-        adapt::carry_out(&guest, &plan, false, disks, &intent, self.time)?;
+        let job = Job {
+            guest,
+            plan: &plan,
+            keep: false,
+            disks,
+        };
+        job.in_memory(self.time)?.write(&intent, disks)?;
         Ok(true)
     }
 

@@ -1,4 +1,4 @@
-//! Carrying a plan out.
+//! Carrying a plan out by what hako itself writes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,54 +10,79 @@ use hako_guest::{FileSystem, Found, FoundVolume, Volumes};
 use super::verify::{Changed, all_there, in_volume};
 use super::{Change, Guest, Plan, What, records};
 
-/// What was done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Applied {
-    /// Bytes of the disks that were written.
-    pub written_bytes: u64,
+/// A plan that is to be carried out on the disks that the guest was found on.
+pub struct Job<'a> {
+    /// The guest.
+    pub guest: Guest<'a>,
+    /// What is to be changed.
+    pub plan: &'a Plan,
+    /// Whether what was there is kept inside.
+    pub keep: bool,
+    /// The disks.
+    pub disks: &'a [Arc<dyn BlockImage>],
 }
 
-/// Carries a plan out on the disks that the guest was found on: in memory, looked at by the reader,
-/// then written at once. `keep`: what was there is kept inside. `time`: seconds since 1970.
-///
-/// Errors: [`ErrorKind::Unsupported`] for a file system that is not written (XFS, btrfs), or not in
-/// its state; [`ErrorKind::NoSpace`] in one of them; nothing was written then.
-pub fn carry_out(
-    guest: &Guest<'_>,
-    plan: &Plan,
-    keep: bool,
-    disks: &[Arc<dyn BlockImage>],
-    intent: &Intent,
-    time: u64,
-) -> Result<Applied> {
-    let mut changes = plan.changes.clone();
-    if keep && !changes.is_empty() {
-        changes.extend(records::of_plan(guest, plan)?);
+/// What is to be written to the disks: all of it is checked, and nothing of it is there yet.
+pub struct Prepared {
+    pub(super) writes: Writes,
+    /// What the user has to see to.
+    pub remarks: Vec<String>,
+}
+
+impl Prepared {
+    /// Returns how many bytes of the disks that are.
+    pub fn n_bytes(&self) -> u64 {
+        self.writes.n_bytes()
     }
-    let mut hand = Hand {
-        guest: *guest,
-        volumes: BTreeMap::new(),
-        made: BTreeMap::new(),
-        time: u32::try_from(time).unwrap_or(u32::MAX),
-    };
-    for change in &changes {
-        let named = |error: Error| error.place(change.path.clone());
-        hand.change(change).map_err(named)?;
+
+    /// Writes it, at once: what is cut off is completed by [`Intent::complete`].
+    pub fn write(&self, intent: &Intent, disks: &[Arc<dyn BlockImage>]) -> Result<()> {
+        match self.writes.is_empty() {
+            true => Ok(()),
+            false => intent.carry_out(&self.writes, disks),
+        }
     }
-    let mut writes = Writes::new(disks);
-    let mut changed = Vec::new();
-    for (name, edited) in std::mem::take(&mut hand.volumes) {
-        let staged = Arc::clone(&edited.staged);
-        let named = |error: Error| error.place(name.clone());
-        changed.push(edited.finish(hand.time).map_err(named)?);
-        writes.add(&staged, disks).map_err(named)?;
+}
+
+impl Job<'_> {
+    /// Returns all changes: those of the plan, and those that write them down.
+    pub(super) fn changes(&self) -> Result<Vec<Change>> {
+        let mut changes = self.plan.changes.clone();
+        if self.keep && !changes.is_empty() {
+            changes.extend(records::of_plan(&self.guest, self.plan)?);
+        }
+        Ok(changes)
     }
-    all_there(guest.root, guest.volumes, &changed, &changes)?;
-    let written_bytes = writes.n_bytes();
-    if !writes.is_empty() {
-        intent.carry_out(&writes, disks)?;
+
+    /// Makes the changes in memory, and has the reader look at them. `time`: seconds since 1970.
+    ///
+    /// Errors: [`ErrorKind::Unsupported`] for a file system that is not written (XFS, btrfs), not in
+    /// its state, or not where it is (on a mirror): [`Job::by_the_guest`] may do it;
+    /// [`ErrorKind::NoSpace`] in one of them.
+    pub fn in_memory(&self, time: u64) -> Result<Prepared> {
+        let changes = self.changes()?;
+        let mut hand = Hand {
+            guest: self.guest,
+            volumes: BTreeMap::new(),
+            made: BTreeMap::new(),
+            time: u32::try_from(time).unwrap_or(u32::MAX),
+        };
+        for change in &changes {
+            let named = |error: Error| error.place(change.path.clone());
+            hand.change(change).map_err(named)?;
+        }
+        let mut writes = Writes::new(self.disks);
+        let mut changed = Vec::new();
+        for (name, edited) in std::mem::take(&mut hand.volumes) {
+            let staged = Arc::clone(&edited.staged);
+            let named = |error: Error| error.place(name.clone());
+            changed.push(edited.finish(hand.time).map_err(named)?);
+            writes.add(&staged, self.disks).map_err(named)?;
+        }
+        all_there(self.guest.root, self.guest.volumes, &changed, &changes)?;
+        let remarks = Vec::new();
+        Ok(Prepared { writes, remarks })
     }
-    Ok(Applied { written_bytes })
 }
 
 /// A volume that is changed in memory.

@@ -1,9 +1,10 @@
 //! Fitting a copy of a server to the hardware of a virtual machine, offline: a plan of changes that a
 //! person can read, which is then carried out, and can be undone.
 //!
-//! [`plan`] only reads. [`carry_out`] changes what the plan says, in memory first ([`hako_edit`]), has
-//! it looked at by the reader, and writes it to the disks at once. What was there is kept inside, below
-//! [`FOLDER`]; [`undo`] plans to put that back.
+//! [`plan`] only reads. [`Job::in_memory`] changes what the plan says, in memory ([`hako_edit`]); what
+//! that does not write [`Job::by_the_guest`] has the guest's own kernel write, over the disks. Either
+//! has it looked at by the reader, and then it is written to the disks at once ([`Prepared`]). What was
+//! there is kept inside, below [`FOLDER`]; [`undo`] plans to put that back.
 
 mod agents;
 mod apply;
@@ -12,6 +13,7 @@ mod devices;
 mod esp;
 mod nics;
 mod records;
+mod repair;
 mod serial;
 #[cfg(test)]
 mod tests;
@@ -20,17 +22,20 @@ mod undo;
 mod verify;
 mod words;
 
-use hako_block::Result;
+use std::sync::Arc;
+
+use hako_block::{BlockImage, Result};
 use hako_formats::machine::Mac;
 use hako_guest::boot::Menu;
 use hako_guest::drivers::Hardware;
 use hako_guest::root::Root;
-use hako_guest::{Tree, Volumes};
+use hako_guest::{Disk, Tree, Volume, Volumes};
 
 use super::plan::model::Target;
 
-pub use apply::{Applied, carry_out};
+pub use apply::{Job, Prepared};
 pub use nics::NicName;
+pub use repair::Repair;
 pub use undo::undo;
 
 /// Where in a guest what was there is kept, with a list of what was changed.
@@ -70,6 +75,15 @@ impl Guest<'_> {
         let names = names.filter(|name| name.ends_with(ending));
         names.map(|name| format!("{folder}/{name}")).collect()
     }
+}
+
+/// Looks at what is on some disks. Errors: those of reading them.
+pub fn volumes_of(disks: &[Arc<dyn BlockImage>]) -> Result<Volumes> {
+    let volumes = disks.iter().map(|image| {
+        let sector_bytes = Disk::told_sector_bytes(&**image).unwrap_or(512);
+        Arc::new(Disk::new(Arc::clone(image), sector_bytes)) as Arc<dyn Volume>
+    });
+    Volumes::of(volumes.collect())
 }
 
 /// What is wanted.
