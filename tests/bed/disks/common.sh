@@ -52,6 +52,6 @@ mount_later() {
 
 finish() {
     umount -R /mnt
-    vgchange -q -an vg0
+    vgchange -q -an
     sync
 }
