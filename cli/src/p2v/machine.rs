@@ -50,7 +50,7 @@ pub fn refuse_undoable(plan: &Plan) -> Result<()> {
         let hint = "see to it, or set accepted = true where the plan tells of it";
         return Err(Error::invalid(what).hint(hint));
     }
-    for disk in kept(plan).filter(|disk| disk.bytes != disk.as_is_bytes) {
+    if let Some(disk) = kept(plan).find(|disk| disk.bytes != disk.as_is_bytes) {
         let (from, to) = (disk.as_is_bytes, disk.bytes);
         let what = format!(
             "disk {}: {from} bytes are to become {to}: a copy keeps its length",
