@@ -123,6 +123,11 @@ fn a_plan_becomes_a_machine_of_the_disks_that_it_keeps() {
 #[test]
 fn hardware_of_qemu_and_another_name_and_format_are_taken() {
     let world = world("qemu");
+    let plan = String::from_utf8(world.read("web.toml")).unwrap();
+    world.write(
+        "web.toml",
+        plan.replacen("thin = true", "thin = false", 1).as_bytes(),
+    );
     let run = capture(
         &world,
         "sdc=c.img sda=a.img --name web02 --to qcow2 --no-verify",
@@ -137,6 +142,14 @@ fn hardware_of_qemu_and_another_name_and_format_are_taken() {
         assert!(vmx.contains(line), "{line}: {vmx}");
     }
     world.done("check home/vms/web02/web02.qcow2");
+    // What is not thin takes all of its space at once.
+    let host_mib = |name: &str| {
+        let image = format!("home/vms/web02/{name}.qcow2");
+        let info = world.peer("qemu-img", &["info", "--output=json", &image]);
+        let info: Value = serde_json::from_str(&info).unwrap();
+        info["actual-size"].as_u64().unwrap() / MIB
+    };
+    assert!(host_mib("web02") >= 100 && host_mib("web02-2") < 10);
 }
 
 #[test]

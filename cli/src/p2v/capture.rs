@@ -10,7 +10,7 @@ use hako_block::{BlockImage, Cancel, Error, NoProgress, Result};
 use hako_converter::p2v::capture::{CaptureReport, CaptureRequest, capture};
 use hako_converter::p2v::plan::model::Disk;
 use hako_disk::Target;
-use hako_formats::{DiskFormat, Task, open_chain};
+use hako_formats::{Allocation, DiskFormat, Task, open_chain};
 use hako_guest::{Keys, VolumeUse};
 use serde_json::{Value, json};
 
@@ -143,6 +143,7 @@ impl Capture {
                     with: self.with.clone(),
                     to: self.new.format(output)?,
                     output: output.clone(),
+                    is_thin: true,
                 };
                 let copied = self.copied(context, job, keys, &cancel)?;
                 if !is_dash(output) {
@@ -246,6 +247,7 @@ impl Capture {
                 with: with.cloned().collect(),
                 to,
                 output: image.into(),
+                is_thin: disk.thin,
             };
             copies.push(self.copied(context, job, keys.clone(), cancel)?);
         }
@@ -285,6 +287,10 @@ impl Capture {
 
     fn request(&self, job: Job, keys: Keys) -> Result<CaptureRequest> {
         let is_dash = is_dash(&job.output);
+        let mut create = self.new.create_options();
+        if !job.is_thin && create.allocation == Allocation::Thin {
+            create.allocation = Allocation::Lazy;
+        }
         Ok(CaptureRequest {
             disk: job.disk,
             with: job.with,
@@ -301,7 +307,7 @@ impl Capture {
                 },
                 false => Target::Path(job.output),
             },
-            create: self.new.create_options(),
+            create,
             force: self.new.force,
             verify: !self.no_verify && !is_dash,
             threads: self.threads.number(),
@@ -317,6 +323,8 @@ struct Job {
     with: Vec<PathBuf>,
     to: &'static dyn DiskFormat,
     output: PathBuf,
+    /// Whether the plan, if there is one, lets space be taken only by what is written.
+    is_thin: bool,
 }
 
 /// What was copied.
