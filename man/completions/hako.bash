@@ -1370,7 +1370,7 @@ _hako() {
             return 0
             ;;
         hako__subcmd__p2v__subcmd__adapt)
-            opts="-f -q -v -h --target --with --dry-run --serial-console --mask-agents --nic --inventory --key --undo --from --allow-path --allow-devices --json --quiet --verbose --progress --help"
+            opts="-f -q -v -h --target --with --dry-run --serial-console --mask-agents --nic --inventory --undo --key --from --allow-path --allow-devices --json --quiet --verbose --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -1080,7 +1080,7 @@ qemu\t''"
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -l with -d 'Its other disks, if images are given (repeatable)' -r -F
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -l nic -d 'Keep the name of the network card with this address (repeatable)' -r
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -l inventory -d 'Keep the names of network cards that the server\'s inventory tells' -r -F
-complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -l key -d 'The passphrase in FILE for a guest that asks for one to open encrypted disks while it is started to write itself' -r -F
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -l key -d 'Open LUKS by the passphrase or key in FILE (repeatable); - asks for it, or reads standard input' -r -F
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from adapt" -s f -l from -d 'Format of the image, instead of finding it out' -r -f -a "raw\t''
 qcow2\t''
 vmdk\t''

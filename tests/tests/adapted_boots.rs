@@ -99,7 +99,17 @@ fn a_journal_that_was_not_replayed_is_left_to_the_guest_and_a_kill_leaves_the_di
         "--target",
         "kvm",
         "--serial-console",
+        "--with",
+        "data.raw",
     ];
+    let (secret, how) = ("secret,id=key,data=open", "key-secret=key,iter-time=10");
+    let data = site.path("data.raw");
+    let create = ["create", "-q", "-f", "luks", "--object", secret, "-o", how];
+    run_program(
+        "qemu-img",
+        &[&create[..], &[data.to_str().unwrap(), "4M"]].concat(),
+    )
+    .ok();
 
     let dry = site
         .hako(&[&words[..], &["--dry-run", "--json"]].concat())

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 
 use super::plan::{read_inventory, targets};
 use crate::context::Context;
+use crate::disk::keys::KeyFlags;
 use crate::disk::options::GateFlags;
 use crate::exit::Exit;
 use crate::output::Out;
@@ -43,6 +44,7 @@ Exit status:
   4    an image or a file system is corrupt
   5    the machine runs, is suspended or in use
   6    no such virtual machine
+  7    a key opens nothing
   8    no space left";
 
 /// Fit a copy of a server to the hardware of a virtual machine, offline
@@ -52,8 +54,8 @@ Exit status:
 /// initrd gets those of the guest's own drivers that it lacks, appended to it (never to a unified
 /// kernel image); where firmware finds no loader in \EFI\BOOT, it gets a copy of the system's own.
 ///
-/// ext2, ext3, ext4 and FAT hako writes itself. What it does not write (XFS, btrfs, mirrors, a journal
-/// that was not replayed) the guest does: its own kernel is started in QEMU, without a network, over the
+/// ext2, ext3, ext4 and FAT hako writes itself. What it does not write (XFS, btrfs, LUKS that --key opens,
+/// mirrors, a journal that was not replayed) the guest does: its own kernel is started in QEMU, without a network, over the
 /// disks. Either way all of it is done or nothing: first in memory, where it is read again and compared,
 /// then at once. A run that is cut off is completed by the next one. What was there is kept inside, in
 /// /var/lib/hako/adapt.
@@ -95,16 +97,12 @@ pub struct Adapt {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     inventory: Option<PathBuf>,
 
-    /// The passphrase in FILE for a guest that asks for one to open encrypted disks while it is started
-    /// to write itself
-    ///
-    /// A newline at its end is no part of it. A root that is itself encrypted is not read.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    key: Option<PathBuf>,
-
     /// Put back what was there, but for what the guest has changed since
     #[arg(long, conflicts_with_all = ["target", "serial_console", "mask_agents", "nic", "inventory"])]
     undo: bool,
+
+    #[command(flatten)]
+    keys: KeyFlags,
 
     #[command(flatten)]
     gate: GateFlags,
@@ -149,7 +147,8 @@ impl Adapt {
             context.say("completed what an earlier run was cut off in");
         }
         let named = |error: Error| error.in_file(&self.subject);
-        let volumes = adapt::volumes_of(&disks.images).map_err(named)?;
+        let keys = self.keys.read()?;
+        let volumes = adapt::volumes_of(&disks.images, &keys).map_err(named)?;
         let guest = Guest::of(&volumes, None);
         let Some(root) = &guest.root else {
             return Err(named(no_root(&volumes)));
@@ -165,6 +164,7 @@ impl Adapt {
             plan: &plan,
             keep: !self.undo,
             disks: &disks.images,
+            keys: &keys,
         };
         let mut done = self.carry_out(context, &job, &disks).map_err(named)?;
         done.remarks.splice(..0, plan.remarks.iter().cloned());
@@ -215,13 +215,11 @@ impl Adapt {
         context.say(&format!("{why}: the guest's own kernel does it, in QEMU"));
         let cancel = context.cancel_on_signals()?;
         let failed = |error| Error::io("find", error).in_file(disks.intent.path());
-        let passphrase = self.key.as_deref().map(passphrase).transpose()?;
         let repair = Repair {
             home: &run_home()?,
             of: &std::path::absolute(disks.intent.path()).map_err(failed)?,
             launcher: &launcher()?,
             cancel: &cancel,
-            passphrase: passphrase.as_deref(),
         };
         let hint = format!("hako itself cannot do it: {why}");
         job.by_the_guest(&repair)
@@ -354,19 +352,10 @@ fn no_root(volumes: &Volumes) -> Error {
         Some(locked) => Error::unsupported(format!(
             "no Linux is found on it that hako can read: {} is encrypted (LUKS)",
             locked.name
-        )),
+        ))
+        .hint("open it by --key FILE"),
         None => Error::unsupported("no Linux is installed on it"),
     }
-}
-
-/// Reads a passphrase.
-fn passphrase(path: &Path) -> Result<String> {
-    let text = std::fs::read_to_string(path);
-    let mut text = text.map_err(|error| Error::io("read", error).in_file(path))?;
-    if text.ends_with('\n') {
-        text.pop();
-    }
-    Ok(text)
 }
 
 /// Reads `NAME=MAC`.

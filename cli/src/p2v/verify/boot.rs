@@ -12,6 +12,7 @@ use hako_converter::p2v::verify::{
     witness_archive,
 };
 use hako_edit::Intent;
+use hako_guest::Keys;
 use hako_guest::initrd::Contents;
 use hako_vm::Guest;
 use hako_vm::run::{Boot, Examiner, Heard, Qemu, RunFolder, Trial};
@@ -120,7 +121,8 @@ impl Watch {
     }
 
     fn put_witness(&mut self, disks: &[Arc<dyn BlockImage>], folder: &RunFolder) -> Result<bool> {
-        let volumes = adapt::volumes_of(disks)?;
+        let keys = Keys::default();
+        let volumes = adapt::volumes_of(disks, &keys)?;
         let guest = Guest::of(&volumes, None);
         let Some(root) = &guest.root else {
             return Ok(false);
@@ -140,6 +142,7 @@ impl Watch {
             plan: &plan,
             keep: false,
             disks,
+            keys: &keys,
         };
         job.in_memory(self.time)?.write(&intent, disks)?;
         Ok(true)

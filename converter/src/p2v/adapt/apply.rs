@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hako_block::{BlockImage, Error, ErrorKind, Result};
 use hako_edit::{Ext, Fat, Intent, Look, Staged, Writes, check, check_tree};
-use hako_guest::{FileSystem, Found, FoundVolume, Volumes};
+use hako_guest::{FileSystem, Found, FoundVolume, Keys, Volumes};
 
 use super::verify::{Changed, all_there, in_volume};
 use super::{Change, Guest, Plan, What, records};
@@ -20,6 +20,8 @@ pub struct Job<'a> {
     pub keep: bool,
     /// The disks.
     pub disks: &'a [Arc<dyn BlockImage>],
+    /// What opened encrypted volumes on them.
+    pub keys: &'a Keys,
 }
 
 /// What is to be written to the disks: all of it is checked, and nothing of it is there yet.

@@ -29,7 +29,7 @@ use hako_formats::machine::Mac;
 use hako_guest::boot::Menu;
 use hako_guest::drivers::Hardware;
 use hako_guest::root::Root;
-use hako_guest::{Disk, Tree, Volume, Volumes};
+use hako_guest::{Disk, Keys, Tree, Volume, Volumes};
 
 use super::plan::model::Target;
 
@@ -78,12 +78,12 @@ impl Guest<'_> {
 }
 
 /// Looks at what is on some disks. Errors: those of reading them.
-pub fn volumes_of(disks: &[Arc<dyn BlockImage>]) -> Result<Volumes> {
+pub fn volumes_of(disks: &[Arc<dyn BlockImage>], keys: &Keys) -> Result<Volumes> {
     let volumes = disks.iter().map(|image| {
         let sector_bytes = Disk::told_sector_bytes(&**image).unwrap_or(512);
         Arc::new(Disk::new(Arc::clone(image), sector_bytes)) as Arc<dyn Volume>
     });
-    Volumes::of(volumes.collect())
+    Volumes::opened(volumes.collect(), keys.clone())
 }
 
 /// What is wanted.

@@ -55,6 +55,17 @@ impl Keys {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// Returns the first that is a text, as a user types it: without a newline at its end.
+    pub fn passphrase(&self) -> Option<&str> {
+        let mut texts = self
+            .0
+            .iter()
+            .filter_map(|key| std::str::from_utf8(key).ok());
+        texts
+            .next()
+            .map(|text| text.strip_suffix('\n').unwrap_or(text))
+    }
 }
 
 /// A secret is not shown.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use hako_block::{BlockImage, Cancel, Error, ErrorKind, Result};
 use hako_edit::{Overlay, Writes};
+use hako_guest::Keys;
 use hako_guest::root::Root;
 use hako_vm::run::{GuestScript, Launcher, Qemu, RunHome, ScriptSite, Verdict};
 
@@ -36,8 +37,6 @@ pub struct Repair<'a> {
     pub launcher: &'a Launcher,
     /// Asks to give up.
     pub cancel: &'a Cancel,
-    /// What opens encrypted disks, if the guest asks.
-    pub passphrase: Option<&'a str>,
 }
 
 impl Job<'_> {
@@ -58,9 +57,9 @@ impl Job<'_> {
             .collect();
         let disks: Vec<Arc<dyn BlockImage>> =
             over.iter().map(|disk| Arc::clone(disk) as _).collect();
-        let verdict = repair.run(&machine, &script, &disks)?;
+        let verdict = repair.run(&machine, &script, &disks, self.keys)?;
         refuse_failed(&verdict)?;
-        is_all_there(&disks, &changes)?;
+        is_all_there(&disks, self.keys, &changes)?;
         let mut writes = Writes::new(self.disks);
         for disk in &over {
             writes.add(disk.staged(), self.disks)?;
@@ -79,6 +78,7 @@ impl Repair<'_> {
         machine: &Machine,
         script: &Script,
         disks: &[Arc<dyn BlockImage>],
+        keys: &Keys,
     ) -> Result<Verdict> {
         let files: Vec<(&str, &[u8])> = script
             .files
@@ -95,7 +95,7 @@ impl Repair<'_> {
             cmdline: &machine.cmdline,
             script: &script.text,
             files: &files,
-            passphrase: self.passphrase,
+            passphrase: keys.passphrase(),
             limit: LIMIT,
         };
         let folder = self.home.folder(self.of);
@@ -135,8 +135,8 @@ fn refuse_failed(verdict: &Verdict) -> Result<()> {
 }
 
 /// Looks at the disks anew, and for every change on them.
-fn is_all_there(disks: &[Arc<dyn BlockImage>], changes: &[Change]) -> Result<()> {
-    let volumes = volumes_of(disks)?;
+fn is_all_there(disks: &[Arc<dyn BlockImage>], keys: &Keys, changes: &[Change]) -> Result<()> {
+    let volumes = volumes_of(disks, keys)?;
     let found = hako_vm::Guest::of(&volumes, None);
     let root: &Root = found.root.as_ref().ok_or_else(|| {
         let what = "its root is not found any more, and nothing was written to the disk";
