@@ -43,6 +43,15 @@ fixed_address() {
         >/mnt/etc/systemd/network/lan.network
 }
 
+# Has NetworkManager do that.
+fixed_address_by_network_manager() {
+    inside systemctl disable --quiet systemd-networkd
+    local file=/mnt/etc/NetworkManager/system-connections/lan.nmconnection
+    printf '[connection]\nid=lan\ntype=ethernet\ninterface-name=enp3s0\n\n[ipv4]\nmethod=manual\n' >$file
+    echo address1=192.0.2.10/24 >>$file
+    chmod 600 $file
+}
+
 inside() { chroot /mnt env PATH=/usr/sbin:/usr/bin:/sbin:/bin DM_DISABLE_UDEV=1 "$@"; }
 
 # Writes a line of fstab: `mount_later WHAT WHERE TYPE OPTIONS PASS`. A busy machine may take its time.
