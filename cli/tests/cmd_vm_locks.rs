@@ -86,6 +86,8 @@ const VERBS: &[(&str, &str, Does)] = &[
     ("p2v adapt", "--target vmware web", Refused),
     ("p2v adapt", "--target vmware --dry-run web", Refused),
     ("p2v adapt", "--target vmware DISK", Refused),
+    ("p2v verify", "web", Refused),
+    ("p2v verify", "--no-boot web", Refused),
 ];
 
 /// The verbs that the binary has, as the manual pages list them.

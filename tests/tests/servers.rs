@@ -1,7 +1,7 @@
 //! Servers that become virtual machines, from end to end: the disk of one that has drivers for its own
 //! hardware alone is captured, adapted, and started on other hardware by its own boot loader.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hako_tests::guests::{Console, Site, disk};
 use hako_tests::{all, run_program};
@@ -23,9 +23,10 @@ struct Server {
     drivers: [&'static str; 2],
     /// What is mounted: where, and what it is.
     mounts: &'static [(&'static str, &'static str)],
-    swap: bool,
-    /// What adapting needs besides.
-    options: &'static [&'static str],
+    /// What opens what is encrypted on it.
+    passphrase: Option<&'static str>,
+    /// The exit code of `p2v verify --no-boot`.
+    verdict: i32,
 }
 
 impl Server {
@@ -34,41 +35,47 @@ impl Server {
         let (Some(disk), Some(site)) = (disk(self.disk), Site::new()) else {
             return;
         };
-        let copy = self.capture(&site, disk);
+        let copy = self.capture(&site, &disk);
         let from = format!("{},{}", copy.display(), self.disk_keys);
         let nic = format!("nat,model={},mac={MAC}", self.nic_model);
         let machine = ["--memory", "640M", "--from-disk", &from, "--nic", &nic];
         site.create_of(&[&machine, self.hardware].concat());
         let name = format!("enp3s0={MAC}");
-        let adapt = [
-            "p2v",
-            "adapt",
-            "web",
-            "--target",
-            self.target,
-            "--nic",
-            &name,
-        ];
-        site.hako(&[&adapt[..], self.options].concat()).ok();
-        let again = site.hako(&[&adapt[..], self.options].concat()).ok();
-        assert_eq!(again, "nothing is to be changed\n");
+        let words = ["p2v", "adapt", "web", "--target", self.target, "--nic"];
+        let adapt = [&words[..], &[&name], self.key()].concat();
+        site.hako(&adapt).ok();
+        assert_eq!(site.hako(&adapt).ok(), "nothing is to be changed\n");
+        let verify = ["p2v", "verify", "web", "--no-boot"];
+        site.hako(&verify).expect_code(self.verdict);
         site.start(&[]);
+        if let Some(passphrase) = self.passphrase {
+            let mut console = Console::of(&site);
+            console.expect("Please unlock disk");
+            console.type_line(passphrase);
+        }
         site.wait_for_line("guest login:");
         self.look_inside(&site);
         site.hako(&["vm", "stop", "web", "--timeout", "1200"]).ok();
     }
 
-    /// Captures the disk, and has what the server is written down.
-    fn capture(&self, site: &Site, disk: PathBuf) -> PathBuf {
+    /// Returns the options that open what is encrypted.
+    fn key(&self) -> &'static [&'static str] {
+        match self.passphrase {
+            Some(_) => &["--key", "key"],
+            None => &[],
+        }
+    }
+
+    /// Captures the disk, in whose way nothing stands.
+    fn capture(&self, site: &Site, disk: &Path) -> PathBuf {
+        std::fs::write(site.path("key"), self.passphrase.unwrap_or_default()).unwrap();
         let (disk, copy) = (disk.to_str().unwrap(), site.path("copy.vmdk"));
-        let inventory = site.hako(&["p2v", "inventory", disk, "--json"]).json();
-        assert_eq!(
-            inventory["blockers"].as_array().map(Vec::len),
-            Some(0),
-            "{inventory}"
-        );
-        site.hako(&["p2v", "capture", disk, "-o", copy.to_str().unwrap()])
-            .ok();
+        let inventory = ["p2v", "inventory", disk, "--json"];
+        let inventory = site.hako(&[&inventory[..], self.key()].concat());
+        let found = inventory.expect_code(0).json();
+        assert_eq!(found["nics"][0]["name"], "enp3s0", "{found}");
+        let capture = ["p2v", "capture", disk, "-o", copy.to_str().unwrap()];
+        site.hako(&[&capture[..], self.key()].concat()).ok();
         run_program("qemu-img", &["check", copy.to_str().unwrap()]).ok();
         copy
     }
@@ -83,10 +90,7 @@ impl Server {
                 "{path}"
             );
         }
-        assert_eq!(
-            console.ask("swapon --noheadings --show=TYPE | wc -l"),
-            if self.swap { "1" } else { "0" }
-        );
+        assert_eq!(console.ask("swapon --noheadings --show=TYPE | wc -l"), "1");
         assert_eq!(console.ask("cat /sys/class/net/enp3s0/address"), MAC);
         assert_eq!(console.ask("ls /sys/class/net | grep -v lo"), "enp3s0");
         let until = "until ip -4 -o addr show enp3s0 | grep -q inet; do sleep 1; done";
@@ -112,8 +116,8 @@ fn a_server_with_ext4_and_names_of_the_kernel_runs_on_vmware_hardware() {
         nic_model: "vmxnet3",
         drivers: ["vmw_pvscsi", "vmxnet3"],
         mounts: &[("/", "ext4"), ("/srv", "ext4")],
-        swap: true,
-        options: &[],
+        passphrase: None,
+        verdict: 0,
     }
     .convert();
 }
@@ -133,8 +137,8 @@ fn a_server_with_btrfs_whose_firmware_alone_knew_its_loader_starts_on_a_new_one(
             ("/var/log", "btrfs"),
             ("/boot/efi", "vfat"),
         ],
-        swap: true,
-        options: &[],
+        passphrase: None,
+        verdict: 0,
     }
     .convert();
 }
@@ -152,8 +156,47 @@ fn a_server_with_a_mirror_runs_on_the_half_of_it() {
         nic_model: "vmxnet3",
         drivers: ["vmw_pvscsi", "vmxnet3"],
         mounts: &[("/", "ext4"), ("/boot", "ext4")],
-        swap: true,
-        options: &[],
+        passphrase: None,
+        // Half of a mirror is not whole.
+        verdict: 4,
+    }
+    .convert();
+}
+
+#[test]
+fn a_server_of_an_older_system_and_kernel_behind_a_raid_controller_runs_on_sata() {
+    if !all() {
+        return;
+    }
+    Server {
+        disk: "server-old",
+        target: "vmware",
+        hardware: &[],
+        disk_keys: "bus=sata",
+        nic_model: "e1000e",
+        drivers: ["ahci", "e1000e"],
+        mounts: &[("/", "ext4"), ("/boot", "ext4")],
+        passphrase: None,
+        verdict: 0,
+    }
+    .convert();
+}
+
+#[test]
+fn a_server_on_luks_is_adapted_by_its_own_kernel_and_asks_for_its_passphrase() {
+    if !all() {
+        return;
+    }
+    Server {
+        disk: "server-luks",
+        target: "vmware",
+        hardware: &[],
+        disk_keys: "controller=pvscsi",
+        nic_model: "vmxnet3",
+        drivers: ["vmw_pvscsi", "vmxnet3"],
+        mounts: &[("/", "ext4"), ("/boot", "ext4")],
+        passphrase: Some("open"),
+        verdict: 0,
     }
     .convert();
 }

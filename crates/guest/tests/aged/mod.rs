@@ -227,8 +227,18 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg(&self.at).status();
-        let gone = unmounted.is_ok_and(|status| status.success());
+        let unmount = || {
+            let ended = Command::new("umount").arg(&self.at).status();
+            ended.is_ok_and(|status| status.success())
+        };
+        // A program that another test is about to start holds for a moment what was open here.
+        let gone = (0..50).any(|_| {
+            let gone = unmount();
+            if !gone {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            gone
+        });
         if !gone {
             let _ = Command::new("umount").arg("-l").arg(&self.at).status();
             assert!(std::thread::panicking(), "umount failed");
