@@ -122,6 +122,8 @@ impl Machine {
     pub fn pause(&self) {
         self.vcpus.pause();
         self.devices.iter().for_each(|device| device.pause());
+        // Whoever asked for a pause has it. It may have asked twice before it came.
+        self.signals.forget_no_space();
     }
 
     /// Lets it go on.

@@ -62,6 +62,13 @@ impl Signals {
         self.0.is_over.store(false, Ordering::SeqCst);
     }
 
+    /// Forgets that there was no room for something: what waits for it is paused, and asks again if there
+    /// is none when it goes on.
+    pub fn forget_no_space(&self) {
+        self.requests()
+            .retain(|request| !matches!(request, Request::NoSpace { .. }));
+    }
+
     /// Waits for the next request; none if none came in time.
     pub fn wait(&self, limit: Duration) -> Option<Request> {
         let end = Instant::now() + limit;
@@ -106,6 +113,12 @@ mod tests {
         assert!(matches!(next(), Some(Request::NoSpace { error }) if error == "no room for 0"));
         assert_eq!(next(), Some(Request::Off));
         assert_eq!(next(), None);
+        signals.ask(Request::NoSpace {
+            error: String::new(),
+        });
+        signals.ask(Request::Reset);
+        signals.forget_no_space();
+        assert_eq!(next(), Some(Request::Reset));
         signals.ask(Request::Reset);
         signals.clear();
         assert!(!signals.is_over() && next().is_none());

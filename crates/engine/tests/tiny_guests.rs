@@ -285,7 +285,7 @@ fn a_guest_lives_in_huge_pages_where_there_are_some() {
         return;
     }
     if huge_pages() < 16 {
-        // The test bed has some: tests/tests/native_beds.rs.
+        // The test bed has some: tests/system/native_boots.rs.
         println!("skipped: 16 huge pages are not set aside here");
         return;
     }
