@@ -76,6 +76,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "hako-nbd",
         ],
     ),
+    ("hako-system-tests", &[]),
 ];
 
 /// Outside crates that only these packages may use.

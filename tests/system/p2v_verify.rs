@@ -191,7 +191,8 @@ fn an_initrd_without_the_driver_of_its_disk_is_named() {
     let Some(raw) = copy_of(&site, "debian-bios") else {
         return;
     };
-    // An archive behind the initrd has empty files in place of the drivers.
+    // An archive behind the initrd has empty files in place of the drivers. Kernels take it where its
+    // place is a multiple of four bytes.
     let of_boot = format!("{}:p2", raw.display());
     let listed = site.hako(&["disk", "ls", &of_boot, "/"]).ok();
     let name = listed
@@ -208,7 +209,8 @@ fn an_initrd_without_the_driver_of_its_disk_is_named() {
     }
     let initrd = site.path("initrd");
     let script = format!(
-        "set -e; '{}' disk cat '{of_boot}' /{name} >'{initrd}'; cd '{}'; \
+        "set -e; '{}' disk cat '{of_boot}' /{name} >'{initrd}'; \
+         truncate -s %4 '{initrd}'; cd '{}'; \
          find usr/lib -name '*.ko' -o -type d -path 'usr/lib/*' | cpio -o -H newc --quiet >>'{initrd}'",
         hako_tests::hako().display(),
         folder.display(),
