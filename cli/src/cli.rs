@@ -5,6 +5,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use crate::backup::Backup;
 use crate::completions::Completions;
 use crate::disk::Disk;
+use crate::late::Late;
 use crate::man::ManPages;
 use crate::p2v::P2v;
 use crate::progress::ProgressMode;
@@ -73,15 +74,15 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     #[command(subcommand)]
-    Disk(Box<Disk>),
+    Disk(Late<Disk>),
     #[command(subcommand)]
-    Vm(Box<Vm>),
+    Vm(Late<Vm>),
     #[command(subcommand)]
-    Snapshot(Box<Snapshot>),
+    Snapshot(Late<Snapshot>),
     #[command(subcommand)]
-    P2v(Box<P2v>),
+    P2v(Late<P2v>),
     #[command(subcommand)]
-    Backup(Box<Backup>),
-    Completions(Completions),
-    Man(ManPages),
+    Backup(Late<Backup>),
+    Completions(Late<Completions>),
+    Man(Late<ManPages>),
 }

@@ -9,6 +9,7 @@ mod completions;
 mod context;
 mod disk;
 mod exit;
+mod late;
 mod man;
 mod output;
 mod p2v;
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
     if let Some(ended) = inner() {
         return ended;
     }
-    let cli = Cli::parse();
+    let cli: Cli = late::parse();
     let context = Context::new(&cli.global);
     let ended = match &cli.command {
         Command::Disk(disk) => disk.run(&context),

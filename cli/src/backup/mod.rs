@@ -7,12 +7,13 @@ use hako_block::Result;
 
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::late::Late;
 
 /// Back machines up
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 pub enum Backup {
-    Export(export::Export),
+    Export(Late<export::Export>),
 }
 
 impl Backup {

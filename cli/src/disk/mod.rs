@@ -28,6 +28,7 @@ use hako_formats::OpenedChain;
 
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::late::Late;
 use crate::vm::home::home;
 use options::ReadFlags;
 
@@ -35,25 +36,25 @@ use options::ReadFlags;
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 pub enum Disk {
-    Formats(formats::Formats),
-    Info(info::Info),
-    Create(create::Create),
-    Convert(convert::Convert),
-    Check(check::Check),
-    Compare(compare::Compare),
-    Map(map::Map),
-    Hash(hash::Hash),
-    Ls(guest::ls::Ls),
-    Cat(guest::cat::Cat),
-    Cp(guest::cp::Cp),
-    Set(set::Set),
-    Resize(resize::Resize),
-    Compact(compact::Compact),
-    Commit(commit::Commit),
-    Rebase(rebase::Rebase),
-    Rename(rename::Rename),
-    Delete(delete::Delete),
-    Serve(serve::Serve),
+    Formats(Late<formats::Formats>),
+    Info(Late<info::Info>),
+    Create(Late<create::Create>),
+    Convert(Late<convert::Convert>),
+    Check(Late<check::Check>),
+    Compare(Late<compare::Compare>),
+    Map(Late<map::Map>),
+    Hash(Late<hash::Hash>),
+    Ls(Late<guest::ls::Ls>),
+    Cat(Late<guest::cat::Cat>),
+    Cp(Late<guest::cp::Cp>),
+    Set(Late<set::Set>),
+    Resize(Late<resize::Resize>),
+    Compact(Late<compact::Compact>),
+    Commit(Late<commit::Commit>),
+    Rebase(Late<rebase::Rebase>),
+    Rename(Late<rename::Rename>),
+    Delete(Late<delete::Delete>),
+    Serve(Late<serve::Serve>),
 }
 
 impl Disk {

@@ -13,18 +13,19 @@ use hako_block::Result;
 
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::late::Late;
 
 /// Turn servers into virtual machines
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 pub enum P2v {
     #[command(name = "inventory")]
-    Inventory(Box<inventory::InventoryOf>),
-    Sample(sample::Sample),
-    Plan(Box<plan::Plan>),
-    Capture(Box<capture::Capture>),
-    Adapt(Box<adapt::Adapt>),
-    Verify(Box<verify::Verify>),
+    Inventory(Late<inventory::InventoryOf>),
+    Sample(Late<sample::Sample>),
+    Plan(Late<plan::Plan>),
+    Capture(Late<capture::Capture>),
+    Adapt(Late<adapt::Adapt>),
+    Verify(Late<verify::Verify>),
 }
 
 impl P2v {

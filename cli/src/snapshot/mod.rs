@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::late::Late;
 
 /// Keep states of a virtual machine that is off, and go back to them
 ///
@@ -32,12 +33,12 @@ use crate::exit::Exit;
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 pub enum Snapshot {
-    Create(create::Create),
-    List(list::List),
-    Revert(revert::Revert),
-    Delete(delete::Delete),
-    Consolidate(consolidate::Consolidate),
-    Doctor(doctor::Doctor),
+    Create(Late<create::Create>),
+    List(Late<list::List>),
+    Revert(Late<revert::Revert>),
+    Delete(Late<delete::Delete>),
+    Consolidate(Late<consolidate::Consolidate>),
+    Doctor(Late<doctor::Doctor>),
 }
 
 impl Snapshot {

@@ -22,6 +22,7 @@ use hako_block::Result;
 
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::late::Late;
 
 /// Work with virtual machines: what they are made of, and running them
 ///
@@ -32,25 +33,25 @@ use crate::exit::Exit;
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 pub enum Vm {
-    Create(Box<create::Create>),
-    List(list::List),
-    Info(info::Info),
-    Set(Box<set::Set>),
-    Register(register::Register),
-    Unregister(unregister::Unregister),
-    Import(Box<import::Import>),
-    Export(Box<export::Export>),
-    Clone(Box<clone::Clone>),
-    Rename(rename::Rename),
-    Delete(delete::Delete),
-    Start(run::start::Start),
-    Stop(run::stop::Stop),
-    Reset(run::reset::Reset),
-    Pause(run::pause::Pause),
-    Unpause(run::unpause::Unpause),
-    Console(run::console::Console),
-    Wait(run::wait::Wait),
-    Stats(run::stats::Stats),
+    Create(Late<create::Create>),
+    List(Late<list::List>),
+    Info(Late<info::Info>),
+    Set(Late<set::Set>),
+    Register(Late<register::Register>),
+    Unregister(Late<unregister::Unregister>),
+    Import(Late<import::Import>),
+    Export(Late<export::Export>),
+    Clone(Late<clone::Clone>),
+    Rename(Late<rename::Rename>),
+    Delete(Late<delete::Delete>),
+    Start(Late<run::start::Start>),
+    Stop(Late<run::stop::Stop>),
+    Reset(Late<run::reset::Reset>),
+    Pause(Late<run::pause::Pause>),
+    Unpause(Late<run::unpause::Unpause>),
+    Console(Late<run::console::Console>),
+    Wait(Late<run::wait::Wait>),
+    Stats(Late<run::stats::Stats>),
 }
 
 impl Vm {
