@@ -146,6 +146,17 @@ fn a_guest_of_our_own_machine_hears_the_power_button() {
 }
 
 #[test]
+fn a_guest_that_does_not_listen_is_asked_again() {
+    let Some(vms) = machines("") else { return };
+    start(&vms, "echo", &[]);
+    wait_for(&vms, "echo");
+    vms.fails(&["stop", "web", "--timeout", "6"], 124, "runs still");
+    let pressed = vms.runner_log().matches("asked for power-button").count();
+    assert_eq!(pressed, 2);
+    vms.done(&["stop", "--force", "web"]);
+}
+
+#[test]
 fn what_a_guest_writes_is_in_its_vmdk_unless_it_is_discarded() {
     let Some(vms) = machines("") else { return };
     let sum = content()[512..512 + 4096].iter().fold(0u64, |sum, byte| {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use hako_block::{Cancel, Error, ErrorKind, Result};
 use hako_vm::State;
-use hako_vm::run::{Client, End};
+use hako_vm::run::{Client, End, Watch};
 
 use super::watch::{parse_seconds, until_off};
 use super::{Found, Which};
@@ -33,13 +33,18 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a runner may take for an answer before it is killed.
 const FORCE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How often the power button is pressed: while a guest starts, a press may come before anybody in it
+/// listens, and is forgotten.
+const PRESS_INTERVAL: Duration = Duration::from_secs(5);
+
 /// How long it may take to switch a guest off.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Ask a guest to shut down, and wait until the machine is off
 ///
-/// The guest is asked by the power button. One that is paused goes on for that. A machine that is
-/// off already is left alone. When this returns, the machine's files may be changed.
+/// The guest is asked by the power button, which is pressed every 5 seconds: one that has just been
+/// started may not listen yet. One that is paused goes on for that. A machine that is off already is
+/// left alone. When this returns, the machine's files may be changed.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Stop {
@@ -119,9 +124,7 @@ impl Stop {
         };
         let timeout = self.timeout.unwrap_or(default);
         if !timeout.is_zero() || !self.force {
-            found.connect()?.power_button()?;
-            let deadline = Instant::now() + timeout;
-            let ended = until_off(&mut watch, Some(deadline), cancel, |_| ())?;
+            let ended = ask(found, &mut watch, Instant::now() + timeout, cancel)?;
             if ended.is_some() || !self.force {
                 return Ok(ended);
             }
@@ -132,6 +135,25 @@ impl Stop {
             Some(end) => Ok(Some(end)),
             None => Err(Error::new(ErrorKind::Io, "does not go off")),
         }
+    }
+}
+
+/// Presses the power button until the machine is off; `None` if it is not by then.
+fn ask(
+    found: &Found,
+    watch: &mut Watch,
+    deadline: Instant,
+    cancel: &Cancel,
+) -> Result<Option<End>> {
+    found.connect()?.power_button()?;
+    loop {
+        let next = deadline.min(Instant::now() + PRESS_INTERVAL);
+        let ended = until_off(watch, Some(next), cancel, |_| ())?;
+        if ended.is_some() || next == deadline {
+            return Ok(ended);
+        }
+        // A runner that does not answer may be about to end: that is seen above.
+        let _ = found.connect().and_then(|mut client| client.power_button());
     }
 }
 
