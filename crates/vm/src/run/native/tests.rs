@@ -10,14 +10,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hako_block::testkit::MemoryImage;
-use hako_block::{BlockImage, Error, ErrorKind, Extent, ImageInfo, MemoryStorage, Result};
+use hako_block::{BlockImage, Cancel, Error, ErrorKind, Extent, ImageInfo, MemoryStorage, Result};
 use hako_engine::{Pages, Topology};
 
+use super::Native;
 use super::boot::Source;
 use super::drives::Drive;
 use super::machine::{Hardware, Running};
 use crate::run::kernel::KernelFiles;
-use crate::run::{End, Event, Events, Facts, Machine};
+use crate::run::{End, Event, Events, Facts, Launcher, Machine, RunHome, Start, StartOptions};
+use crate::{Home, Vm};
 
 /// A software KVM on a busy machine is slow.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -182,4 +184,47 @@ fn what_cannot_be_flushed_at_the_end_is_no_good_end() {
         panic!("it ended well");
     };
     assert!(why.contains("not safe"), "{why}");
+}
+
+/// Returns why a machine with these lines, whose disk is missing, is not run here.
+fn refusal(lines: &str) -> String {
+    let temp = tempfile::tempdir().unwrap();
+    let vmx = temp.path().join("web.vmx");
+    let disk = "scsi0.present = \"TRUE\"\nscsi0:0.present = \"TRUE\"\n\
+                scsi0:0.fileName = \"gone.vmdk\"\n";
+    let text = format!("config.version = \"8\"\ndisplayName = \"web\"\n{disk}{lines}");
+    std::fs::write(&vmx, text).unwrap();
+    let vm = Vm::open(&Home::new(temp.path().join("home")), &vmx, &[]).unwrap();
+    let folder = RunHome::new(temp.path().join("run")).folder(vm.path());
+    let start = Start {
+        vm: &vm,
+        options: &StartOptions::default(),
+        folder: &folder,
+        launcher: &Launcher::new(Vec::new()),
+        events: Events::new(|_| ()),
+        cancel: &Cancel::default(),
+        notes: Vec::new(),
+    };
+    match Native.start_whole(&start) {
+        Ok(_) => panic!("it runs"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn what_would_be_lost_of_a_vmx_is_told_before_its_disks_are_opened() {
+    let told = refusal("");
+    assert!(told.contains("gone.vmdk"), "{told}");
+    for (lines, what) in [
+        ("floppy0.present = \"TRUE\"\n", "floppy0"),
+        ("serial1.present = \"TRUE\"\n", "serial1"),
+        (
+            "ide1:0.present = \"TRUE\"\nide1:0.deviceType = \"cdrom-image\"\n\
+          ide1:0.fileName = \"gone.iso\"\n",
+            "ide1:0",
+        ),
+    ] {
+        let told = refusal(lines);
+        assert!(told.contains(what) && !told.contains("gone.vmdk"), "{told}");
+    }
 }
