@@ -102,8 +102,8 @@ int main(void) {
         insert_modules();
         open_disk();
         measure(1, 200);
-        measure(1, 4000);
-        measure(16, 8000);
+        measure(1, 2000);
+        measure(16, 4000);
     }
     reboot(wanted("end", "restart") ? RB_AUTOBOOT : RB_POWER_OFF);
     for (;;) pause();
