@@ -5,7 +5,7 @@ use hako_guest::Tree;
 use hako_guest::drivers::{Hardware, Index, find, module_name};
 use hako_guest::initrd::{Contents, Limits};
 use hako_guest::os;
-use hako_guest::root::fstab;
+use hako_guest::root::{Place, fstab};
 
 use super::model::{DriverPlace, Kernel, Os};
 
@@ -111,24 +111,9 @@ pub(super) fn swaps_of_fstab(tree: &Tree) -> Vec<String> {
     swaps.collect()
 }
 
-/// Whether a file system is on another machine.
+/// Whether a file system is on another machine, or used by others at the same time.
 pub(super) fn is_remote(kind: &str) -> bool {
-    const REMOTE: &[&str] = &[
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb3",
-        "9p",
-        "virtiofs",
-        "ceph",
-        "glusterfs",
-        "lustre",
-        "ocfs2",
-        "gfs2",
-        "fuse.sshfs",
-        "afs",
-    ];
-    REMOTE.contains(&kind)
+    Place::of(kind) == Place::Network || matches!(kind, "gfs2" | "ocfs2")
 }
 
 /// Returns what makes initrds.

@@ -1,39 +1,14 @@
 //! What a guest is like, beside what the server was.
 
+use hako_guest::root::Place;
+
 use crate::p2v::inventory::model::{AddressMethod, Inventory, Mount, Nic, NicKind, Swap};
 
 use super::testimony::Testimony;
 use super::{About, Check, Outcome};
 
-/// File systems that are no part of a disk.
-const NO_DISKS: &[&str] = &[
-    "tmpfs",
-    "proc",
-    "sysfs",
-    "devpts",
-    "devtmpfs",
-    "cgroup",
-    "cgroup2",
-    "overlay",
-    "autofs",
-    "debugfs",
-    "tracefs",
-    "securityfs",
-    "efivarfs",
-    "hugetlbfs",
-    "mqueue",
-    "ramfs",
-    "configfs",
-    "binfmt_misc",
-    "rpc_pipefs",
-    "nfsd",
-    "squashfs",
-    "iso9660",
-    "pstore",
-    "bpf",
-    "fusectl",
-    "none",
-];
+/// Kinds of what is shown from files or folders, which no copy of a disk has of its own.
+const SHOWN: &[&str] = &["squashfs", "iso9660", "none"];
 
 /// Compares. Of what only runs on another machine, and what fstab does not mount, nothing is asked.
 pub fn compare(inventory: &Inventory, told: &Testimony) -> Vec<Check> {
@@ -79,7 +54,9 @@ fn check(about: About, name: &str, outcome: Outcome, note: String) -> Check {
 fn is_asked(mount: &Mount) -> bool {
     let has = |word: &str| mount.options.split(',').any(|option| option == word);
     let is_of_fstab = !mount.fstab.is_empty() || mount.path == "/";
-    is_of_fstab && !mount.is_remote && !NO_DISKS.contains(&mount.kind.as_str()) && !has("noauto")
+    let kind = mount.kind.as_str();
+    let is_on_disk = Place::of(kind) == Place::Disk && !SHOWN.contains(&kind);
+    is_of_fstab && !mount.is_remote && is_on_disk && !has("noauto")
 }
 
 /// Returns the identity of what is in a disk or volume of an inventory.

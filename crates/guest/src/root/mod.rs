@@ -3,6 +3,7 @@
 mod find;
 pub mod fstab;
 mod gpt_auto;
+mod kinds;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use hako_block::{Error, ErrorKind, Result};
 
 pub use find::{Installation, installation_of, installations};
+pub use kinds::Place;
 
 use crate::fs::{FileSystem, NodeId};
 use crate::tree::{Found, Tree};
@@ -43,36 +45,6 @@ pub struct Mounted {
 /// The longest fstab that is read.
 const FSTAB_BYTES: usize = 1 << 20;
 
-/// What holds no files of the guest.
-const NO_FILES: &[&str] = &[
-    "swap",
-    "tmpfs",
-    "proc",
-    "sysfs",
-    "devpts",
-    "devtmpfs",
-    "cgroup",
-    "cgroup2",
-    "debugfs",
-    "securityfs",
-    "efivarfs",
-    "hugetlbfs",
-    "mqueue",
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "9p",
-    "virtiofs",
-    "vmhgfs",
-    "overlay",
-    "none",
-    "ignore",
-    "ramfs",
-    "binfmt_misc",
-    "configfs",
-];
-
 impl Root {
     /// Mounts an installation's root, and all in it that its fstab names and these disks have; what
     /// is not there is a remark. What fstab does not name is found by the types of its disk's GPT, as
@@ -101,7 +73,9 @@ impl Root {
         lines.sort_by_key(|line| depth(&line.target));
         for line in lines.iter().filter(|line| depth(&line.target) > 0) {
             let is_bind = line.has("bind") || line.has("rbind");
-            if NO_FILES.contains(&line.kind.as_str()) && !is_bind {
+            let kind = line.kind.as_str();
+            let holds_files = !matches!(kind, "swap" | "none" | "ignore");
+            if !is_bind && (!holds_files || Place::of(kind) != Place::Disk) {
                 continue;
             }
             if let Err(error) = root.mount_line(volumes, line) {
