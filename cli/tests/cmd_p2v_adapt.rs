@@ -78,6 +78,11 @@ fn initrd() -> Vec<u8> {
 
 /// Makes the disk of a server that was installed for other hardware.
 fn server() -> World {
+    server_with(&[])
+}
+
+/// Makes one with these files, too.
+fn server_with(more: &[(&str, Vec<u8>)]) -> World {
     let world = World::new();
     let files = world.path("files");
     for folder in [
@@ -111,6 +116,11 @@ fn server() -> World {
         std::fs::write(path, format!("module {name}")).unwrap();
     }
     std::fs::write(files.join("boot/initrd.img-6.1"), initrd()).unwrap();
+    for (path, content) in more {
+        let path = files.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
     let root = world.raw("root.part", ROOT_BYTES, &[]);
     let words = [
         "-t",
@@ -440,6 +450,80 @@ fn names_of_cards_are_kept_as_said_and_as_the_inventory_tells() {
         let words = format!("server.raw --target vmware --nic {wrong}");
         assert_eq!(adapt(&world, &words).code, 2, "{wrong}");
     }
+}
+
+/// The files of a server with an older kernel, too, and texts that know its card by its address.
+fn with_addresses() -> Vec<(&'static str, Vec<u8>)> {
+    let netplan = "network:\n  ethernets:\n    lan:\n      match:\n        macaddress: \
+        24:6e:96:aa:bb:01 # on board\n      set-name: lan\n";
+    let keyfile = "[connection]\ntype=ethernet\ninterface-name=lan\n[ethernet]\n\
+        mac-address=24:6E:96:AA:BB:01\n";
+    let menu = format!(
+        "{GRUB}{}",
+        GRUB.replace("6.1", "6.0").replace("Debian", "old")
+    );
+    let dep = "kernel/vmw_pvscsi.ko:\nkernel/ahci.ko:\n";
+    vec![
+        ("etc/netplan/1.yaml", netplan.into()),
+        (
+            "etc/NetworkManager/system-connections/lan.nmconnection",
+            keyfile.into(),
+        ),
+        ("boot/grub/grub.cfg", menu.into()),
+        ("boot/vmlinuz-6.0", "kernel".into()),
+        ("boot/initrd.img-6.0", initrd()),
+        ("usr/lib/modules/6.0/modules.dep", dep.into()),
+        (
+            "usr/lib/modules/6.0/modules.builtin",
+            "kernel/sd_mod.ko\n".into(),
+        ),
+        (
+            "usr/lib/modules/6.0/kernel/vmw_pvscsi.ko",
+            "old module".into(),
+        ),
+        ("usr/lib/modules/6.0/kernel/ahci.ko", "old module".into()),
+    ]
+}
+
+#[test]
+fn cards_are_known_by_their_new_addresses_and_every_initrd_has_its_drivers_until_it_is_put_back() {
+    if !has_peers() {
+        return;
+    }
+    let world = server_with(&with_addresses());
+    let before = Parts::of(&world, "server.raw").all();
+    let words = "server.raw --target vmware --nic lan=00:50:56:00:12:34";
+    let shown = adapt(&world, &format!("{words} --dry-run"));
+    assert_eq!(shown.code, 0, "{}", shown.stderr);
+    for text in [
+        "  +         macaddress: 00:50:56:00:12:34 # on board",
+        "  + mac-address=00:50:56:00:12:34",
+        "append /boot/initrd.img-6.0",
+        "append /boot/initrd.img-6.1",
+        "lan has the address 00:50:56:00:12:34 now, not 24:6e:96:aa:bb:01",
+    ] {
+        assert!(shown.stdout.contains(text), "{text}: {}", shown.stdout);
+    }
+    assert_eq!(Parts::of(&world, "server.raw").all(), before);
+    assert_eq!(adapt(&world, words).code, 0);
+    let parts = Parts::of(&world, "server.raw");
+    let keyfile = parts.root("/etc/NetworkManager/system-connections/lan.nmconnection");
+    assert!(
+        String::from_utf8(keyfile)
+            .unwrap()
+            .ends_with("mac-address=00:50:56:00:12:34\n")
+    );
+    let old = parts.root("/boot/initrd.img-6.0");
+    assert!(old.starts_with(&initrd()));
+    assert!(old.windows(10).any(|window| window == b"old module"));
+    let again = adapt(&world, words);
+    assert!(
+        again.stdout.contains("nothing is to be changed"),
+        "{}",
+        again.stdout
+    );
+    assert_eq!(adapt(&world, "server.raw --undo").code, 0);
+    assert_eq!(Parts::of(&world, "server.raw").all(), before);
 }
 
 #[test]

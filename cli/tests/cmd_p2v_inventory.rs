@@ -1,6 +1,6 @@
 //! `hako p2v inventory`, as a user runs it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // A test fails by a panic.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)] // A test fails by a panic.
 
 mod common;
 
@@ -197,6 +197,161 @@ fn a_machine_is_known_by_the_image_of_its_disk() {
     let deep = json(&world, "--deep --from raw --guest-sector-size 512 d.img", 0);
     assert!((MIB..20 * MIB).contains(&deep["volumes"][0]["used_bytes"].as_u64().unwrap()));
     assert_eq!(deep["volumes"][1]["used_bytes"], 4096);
+}
+
+/// Makes `e.img`: a GPT with an EFI system partition with loaders, a partition for the rest of GRUB's boot
+/// code, and a root with these files; `code`: what the first sector begins with.
+fn with_both(world: &World, code: &[u8], files: &[(&str, &str)]) {
+    let tree = world.path("both");
+    let _ = std::fs::remove_dir_all(&tree);
+    for (path, text) in files.iter().chain(&[("etc/os-release", "ID=debian\n")]) {
+        let path = tree.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    std::fs::create_dir_all(tree.join("usr/lib")).unwrap();
+    world.raw("e.img", 64 * MIB, &[]);
+    let script = "label: gpt\nstart=1M, size=8M, type=U\nstart=10M, size=1M, \
+        type=21686148-6449-6E6F-744E-656564454649\nstart=12M, size=40M, type=L\n";
+    world.write("script", script.as_bytes());
+    world.peer("sh", &["-c", "sfdisk -q e.img < script"]);
+    world.raw("esp", 8 * MIB, &[]);
+    world.peer("mkfs.vfat", &["esp"]);
+    world.peer("mmd", &["-i", "esp", "::/EFI", "::/EFI/debian"]);
+    world.raw("root", 40 * MIB, &[]);
+    let words = ["-q", "-F", "-t", "ext4", "-d", "both", "root"];
+    world.peer("mke2fs", &words);
+    let disk = std::fs::File::options()
+        .write(true)
+        .open(world.path("e.img"))
+        .unwrap();
+    disk.write_all_at(code, 0).unwrap();
+    disk.write_all_at(&world.read("esp"), MIB).unwrap();
+    disk.write_all_at(&world.read("root"), 12 * MIB).unwrap();
+}
+
+#[test]
+fn of_bios_and_uefi_the_one_that_the_system_uses_is_taken_and_both_are_told() {
+    let world = World::new();
+    let (code, fstab) = (
+        &b"\xeb\x63\x90GRUB"[..],
+        "UUID=1-1 /boot/efi vfat umask=0077 0 1\n",
+    );
+    let core = ("boot/grub/i386-pc/core.img", "x");
+    let efi = ("boot/grub/x86_64-efi/core.efi", "x");
+    let mounted = ("etc/fstab", fstab);
+    for (files, kind) in [
+        (&[core][..], "bios"),
+        (&[efi], "uefi"),
+        (&[core, efi], "bios"),
+        (&[core, efi, mounted], "uefi"),
+        (&[core, mounted], "uefi"),
+        (&[], "uefi"),
+    ] {
+        with_both(&world, code, files);
+        let known = json(&world, "e.img", 0);
+        let firmware = &known["firmware"];
+        assert_eq!(
+            (&firmware["kind"], &firmware["starts_both"]),
+            (&kind.into(), &true.into())
+        );
+        let why = firmware["why"].as_str().unwrap();
+        let all = "p1 has its loaders, disk has boot code, and p2 the rest; ";
+        assert!(why.starts_with(all), "{files:?}: {why}");
+        let mut findings = known["findings"].as_array().unwrap().iter();
+        assert!(
+            findings.any(|one| one["code"] == "two-firmwares"),
+            "{known:#}"
+        );
+    }
+    // Without code in the first sector a BIOS starts nothing.
+    with_both(&world, &[], &[core]);
+    let known = json(&world, "e.img", 0);
+    let firmware = &known["firmware"];
+    assert_eq!(
+        (&firmware["kind"], &firmware["starts_both"]),
+        (&"uefi".into(), &false.into())
+    );
+    assert_eq!(firmware["why"], "p1 has its loaders");
+}
+
+/// A world with `w.img`: an NTFS with a Windows on it; none if NTFS cannot be mounted here.
+fn windows() -> Option<World> {
+    let world = World::new();
+    world.raw("w.img", 32 * MIB, &[]);
+    world.peer("mkntfs", &["-q", "-F", "-Q", "w.img"]);
+    std::fs::create_dir(world.path("mnt")).unwrap();
+    let script = "ntfs-3g w.img mnt && mkdir -p mnt/Windows/System32/config && umount mnt";
+    let made = std::process::Command::new("sh")
+        .args(["-c", script])
+        .current_dir(world.path("."))
+        .status()
+        .unwrap();
+    if !made.success() {
+        assert!(std::env::var_os("CI").is_none(), "NTFS cannot be mounted");
+        eprintln!("skipped: NTFS cannot be mounted");
+    }
+    made.success().then_some(world)
+}
+
+#[test]
+fn what_is_not_done_for_windows_is_said() {
+    let Some(world) = windows() else { return };
+    let known = json(&world, "w.img", 0);
+    assert_eq!(known["os"]["family"], "windows");
+    let mut findings = known["findings"].as_array().unwrap().iter();
+    let found = findings.find(|one| one["code"] == "windows").unwrap();
+    assert!(
+        found["what"]
+            .as_str()
+            .unwrap()
+            .contains("changes nothing in it")
+    );
+    world.write("w.json", known.to_string().as_bytes());
+    // How large it is to be its disk does not say.
+    let words = ["p2v", "plan", "--inventory", "w.json", "--json"];
+    let plan = world.hako(words);
+    assert_eq!(plan.code, 3, "{}", plan.stderr);
+    let plan: Value = serde_json::from_str(&plan.stdout).unwrap();
+    let codes: Vec<&Value> = plan["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["code"])
+        .collect();
+    assert!(codes.contains(&&"windows".into()), "{plan:#}");
+    let disk = plan["disks"][0]["controller"].as_str().unwrap();
+    assert!(matches!(disk, "sata" | "nvme"), "{plan:#}");
+    let before = world.read("w.img");
+    let adapt = world.hako(["p2v", "adapt", "w.img", "--target", "vmware"]);
+    assert_eq!(adapt.code, 1, "{}", adapt.stderr);
+    for text in [
+        "Windows, in which hako changes nothing",
+        "SATA or NVMe",
+        "e1000e",
+    ] {
+        assert!(adapt.stderr.contains(text), "{}", adapt.stderr);
+    }
+    assert!(world.read("w.img") == before);
+    let create = [
+        "vm",
+        "create",
+        "win",
+        "--guest-os",
+        "windows2019srv-64",
+        "--from-disk",
+        "w.img",
+    ];
+    assert_eq!(world.hako(create).code, 0);
+    let verify = world.hako(["p2v", "verify", "win", "--json"]);
+    assert_eq!(verify.code, 3, "{}", verify.stderr);
+    let report: Value = serde_json::from_str(&verify.stdout).unwrap();
+    let mut checks = report["checks"].as_array().unwrap().iter();
+    let boot = checks.find(|check| check["about"] == "boot").unwrap();
+    assert!(
+        boot["notes"][0].as_str().unwrap().contains("Windows"),
+        "{report:#}"
+    );
 }
 
 #[test]

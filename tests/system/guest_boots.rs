@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use hako_formats::{OpenOptions, open_chain};
 use hako_guest::boot::{Loader, Menu};
-use hako_guest::direct::{DirectBoot, Request};
+use hako_guest::direct::{DirectBoot, Request, following};
 use hako_guest::drivers::{Hardware, Whereabouts};
 use hako_guest::initrd::{Compression, Contents, Limits, Tool};
 use hako_guest::os::Os;
 use hako_guest::root::{Root, installations};
 use hako_guest::{Disk, Volumes};
-use hako_tests::root;
+use hako_tests::{all, root};
 
 /// Returns the disk of the test bed; none if it was not made here.
 fn disk(name: &str) -> Option<PathBuf> {
@@ -194,4 +194,42 @@ fn one_as_fedoras_boots_the_saved_entry_of_bls() {
     );
     assert_eq!(looked.menu.entries.len(), 2);
     check("fedora-like", &looked, Tool::Dracut);
+}
+
+/// Linux before 5.13 reads nothing behind LZ4's legacy frame, so that an archive has to go on in it: that
+/// of Debian 11 does as it says.
+#[test]
+fn an_old_kernel_takes_what_follows_an_initrd_of_lz4() {
+    let tree = root().join(".peers/bed/tree-bullseye/tree.tar");
+    if !all() || !tree.is_file() {
+        eprintln!("skipped: only under --all, with Debian 11's kernel");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let shell = |script: &str| {
+        let mut command = Command::new("sh");
+        let output = command.args(["-c", script]).current_dir(folder.path());
+        let output = output.output().unwrap();
+        assert!(output.status.success(), "{script}: {output:?}");
+        output.stdout
+    };
+    let tar = format!("tar -xOf '{}' --wildcards", tree.display());
+    shell(&format!("{tar} './boot/vmlinuz-*' >kernel"));
+    let own = shell(&format!("{tar} './boot/initrd.img-*' | zcat"));
+    let packed = through("lz4", &["-l"], &own);
+    let mut writer = hako_guest::cpio::Writer::new(Vec::new());
+    let init = b"#!/bin/sh\necho it-followed >/dev/console\n";
+    writer.file(b"init", 0o755, init).unwrap();
+    let archive = writer.finish().unwrap();
+    let contents = Contents::read(&mut &packed[..], &Limits::default()).unwrap();
+    assert_eq!(contents.segments[0].compression, Compression::Lz4Legacy);
+    let more = following(&contents, packed.len() as u64, &archive).unwrap();
+    std::fs::write(folder.path().join("initrd"), [packed, more].concat()).unwrap();
+    let console = shell(
+        "timeout 600 qemu-system-x86_64 -accel tcg -cpu max -m 512 -nodefaults -nographic -serial stdio \
+         -kernel kernel -initrd initrd -append 'console=ttyS0 panic=-1 quiet' -no-reboot",
+    );
+    let console = String::from_utf8_lossy(&console);
+    assert!(console.contains("it-followed"), "{console}");
+    assert!(!console.contains("unpacking failed"), "{console}");
 }

@@ -15,7 +15,8 @@ use hako_disk::Subject;
 use hako_edit::Intent;
 use hako_formats::machine::Mac;
 use hako_formats::{OpenOptions, OpenedChain, open_chain};
-use hako_guest::Volumes;
+use hako_guest::os::Os;
+use hako_guest::{Keys, Volumes};
 use hako_vm::{Guest, Held, Vm};
 use serde_json::{Value, json};
 
@@ -49,14 +50,16 @@ Exit status:
 
 /// Fit a copy of a server to the hardware of a virtual machine, offline
 ///
-/// In the copy only, without root, and nothing is mounted. Devices that fstab, crypttab, mdadm, LVM and
-/// the kernel's command line call by the place they hang on are called by their UUIDs; the default
-/// initrd gets those of the guest's own drivers that it lacks, appended to it (never to a unified
-/// kernel image); where firmware finds no loader in \EFI\BOOT, it gets a copy of the system's own.
+/// Of Linux; in Windows nothing is changed. In the copy only, without root, and nothing is mounted.
+/// Devices that fstab, crypttab, mdadm, LVM and the kernel's command line call by the place they hang on
+/// are called by their UUIDs. The initrd of every boot entry gets those of the guest's own drivers that it
+/// lacks, and what changes of the texts that it keeps, appended to it (never to a unified kernel image).
+/// Network cards keep their names. Where firmware finds no loader in \EFI\BOOT, it gets a copy of the
+/// system's own.
 ///
 /// ext2, ext3, ext4 and FAT hako writes itself. What it does not write (XFS, btrfs, LUKS that --key opens,
-/// mirrors, a journal that was not replayed) the guest does: its own kernel is started in QEMU, without a network, over the
-/// disks. Either way all of it is done or nothing: first in memory, where it is read again and compared,
+/// mirrors, a journal that was not replayed) the guest does: its own kernel is started in QEMU, without a
+/// network, over the disks. Either way all of it is done or nothing: first in memory, where it is read again and compared,
 /// then at once. A run that is cut off is completed by the next one. What was there is kept inside, in
 /// /var/lib/hako/adapt.
 #[derive(Debug, Args)]
@@ -88,8 +91,9 @@ pub struct Adapt {
 
     /// Keep the name of the network card with this address (repeatable)
     ///
-    /// Of a machine with one card whose address is its own, a guest that configures one keeps that
-    /// name by itself.
+    /// Texts that know the card of that name by another address, the server's, know it by this one then:
+    /// .link files, udev's rules, netplan, NetworkManager's, networkd's, ifcfg, ifname=. Of a machine
+    /// with one card whose address is its own, a guest that configures one keeps that name by itself.
     #[arg(long, value_name = "NAME=MAC", value_parser = parse_nic)]
     nic: Vec<NicName>,
 
@@ -149,24 +153,17 @@ impl Adapt {
         let named = |error: Error| error.in_file(&self.subject);
         let keys = self.keys.read()?;
         let volumes = adapt::volumes_of(&disks.images, &keys).map_err(named)?;
-        let guest = Guest::of(&volumes, None);
-        let Some(root) = &guest.root else {
-            return Err(named(no_root(&volumes)));
-        };
-        let guest = adapt::Guest {
-            volumes: &volumes,
-            root,
-            menu: &guest.menu,
-        };
-        let plan = self.plan(&guest, &disks).map_err(named)?;
-        let job = Job {
-            guest,
-            plan: &plan,
-            keep: !self.undo,
-            disks: &disks.images,
-            keys: &keys,
-        };
-        let mut done = self.carry_out(context, &job, &disks).map_err(named)?;
+        let found = Guest::of(&volumes, None);
+        let guest = adapt::Guest::of(&volumes, &found);
+        let guest = guest.ok_or_else(|| named(no_root(&volumes, &found)))?;
+        let (plan, mut done) = match self.try_out(context, guest, &disks, &keys, false) {
+            // Drivers for entries that nobody may ever boot are worth less than those of the default.
+            Err(error) if error.kind() == ErrorKind::NoSpace => {
+                self.try_out(context, guest, &disks, &keys, true)
+            }
+            done => done,
+        }
+        .map_err(named)?;
         done.remarks.splice(..0, plan.remarks.iter().cloned());
         show(context, &plan, &done)?;
         for remark in &done.remarks {
@@ -176,6 +173,27 @@ impl Adapt {
             true => Exit::Done,
             false => Exit::Incomplete,
         })
+    }
+
+    /// Plans, and does it: for the default boot entry only, or for all.
+    fn try_out(
+        &self,
+        context: &Context,
+        guest: adapt::Guest<'_>,
+        disks: &Disks,
+        keys: &Keys,
+        only_default: bool,
+    ) -> Result<(Plan, Done)> {
+        let plan = self.plan(&guest, disks, only_default)?;
+        let job = Job {
+            guest,
+            plan: &plan,
+            keep: !self.undo,
+            disks: &disks.images,
+            keys,
+        };
+        let done = self.carry_out(context, &job, disks)?;
+        Ok((plan, done))
     }
 
     /// Does it, unless it is only to be shown: by hako, else by the guest.
@@ -229,15 +247,18 @@ impl Adapt {
             })
     }
 
-    fn plan(&self, guest: &adapt::Guest<'_>, disks: &Disks) -> Result<Plan> {
+    fn plan(&self, guest: &adapt::Guest<'_>, disks: &Disks, only_default: bool) -> Result<Plan> {
         match self.target {
             Some(target) => {
+                let (nics, were) = self.nics()?;
                 let request = Request {
                     target,
                     serial_console: self.serial_console,
                     mask_agents: self.mask_agents,
-                    nics: self.nics()?,
+                    nics,
+                    were,
                     macs: disks.macs.clone(),
+                    only_default,
                 };
                 adapt::plan(guest, &request)
             }
@@ -245,22 +266,25 @@ impl Adapt {
         }
     }
 
-    /// Returns the names that cards are to keep: those that were said, then those of the inventory.
-    fn nics(&self) -> Result<Vec<NicName>> {
+    /// Returns the names that cards are to keep, those that were said before those of the inventory,
+    /// and the addresses that this tells.
+    fn nics(&self) -> Result<(Vec<NicName>, Vec<NicName>)> {
         let mut nics = self.nic.clone();
         let Some(path) = &self.inventory else {
-            return Ok(nics);
+            return Ok((nics, Vec::new()));
         };
+        let mut were = Vec::new();
         for known in read_inventory(path)?.nics {
             let macs = [known.permanent_mac, known.mac];
             let mac = macs.iter().find_map(|mac| mac.parse::<Mac>().ok());
-            let is_said = nics.iter().any(|nic| nic.name == known.name);
-            if let Some(mac) = mac.filter(|_| known.kind == NicKind::Physical && !is_said) {
+            if let Some(mac) = mac.filter(|_| known.kind == NicKind::Physical) {
                 let nic = format!("{}={mac}", known.name);
-                nics.push(parse_nic(&nic).map_err(|error| Error::invalid(error).in_file(path))?);
+                were.push(parse_nic(&nic).map_err(|error| Error::invalid(error).in_file(path))?);
             }
         }
-        Ok(nics)
+        let is_said = |nic: &&NicName| self.nic.iter().any(|said| said.name == nic.name);
+        nics.extend(were.iter().filter(|nic| !is_said(nic)).cloned());
+        Ok((nics, were))
     }
 
     /// Opens the disks: an image that is there, else those of a machine.
@@ -345,8 +369,19 @@ impl Adapt {
     }
 }
 
-/// Returns the error of disks without a system.
-fn no_root(volumes: &Volumes) -> Error {
+/// Returns the error of disks without a system that is fitted.
+fn no_root(volumes: &Volumes, guest: &Guest) -> Error {
+    let mut installed = guest.installations.iter();
+    if let Some(windows) = installed.find(|one| Os::of(&one.tree()).family == "windows") {
+        let what = format!(
+            "{} has Windows, in which hako changes nothing",
+            windows.volume
+        );
+        return Error::unsupported(what).hint(
+            "it starts by the drivers that it has: from SATA or NVMe, with an e1000e card \
+             (hako p2v plan chooses them); drivers for others are installed once it runs",
+        );
+    }
     let mut found = volumes.list().iter();
     match found.find(|found| found.content.kind == "crypto_LUKS") {
         Some(locked) => Error::unsupported(format!(

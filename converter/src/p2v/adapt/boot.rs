@@ -1,14 +1,11 @@
-//! What the kernel is started with: its command line, and the drivers in its initrd.
+//! What the kernel is started with: its command line, and where its files are.
 
-use hako_block::{ErrorKind, Result};
 use hako_guest::Found;
-use hako_guest::cpio::padding;
-use hako_guest::direct::appendix;
 use hako_guest::tree::shown;
 
 use super::devices::{Device, by_partition, resolve};
 use super::words::with_values;
-use super::{Guest, Plan, Request, What};
+use super::{Guest, Plan};
 
 /// Texts with command lines of kernels.
 const COMMAND_LINES: &[&str] = &[
@@ -54,7 +51,7 @@ pub(super) fn add_command_lines(guest: &Guest<'_>, plan: &mut Plan) {
             continue;
         };
         let mut why = Vec::new();
-        let new = renamed(guest, plan, &path, &old, has_initrd, &mut why);
+        let new = renamed(guest, &mut plan.remarks, &path, &old, has_initrd, &mut why);
         plan.replace(&path, &old, new, why);
     }
     for path in ENVIRONMENTS {
@@ -66,7 +63,7 @@ pub(super) fn add_command_lines(guest: &Guest<'_>, plan: &mut Plan) {
         };
         let mut why = Vec::new();
         let text = old.trim_end_matches('#');
-        let mut new = renamed(guest, plan, path, text, has_initrd, &mut why);
+        let mut new = renamed(guest, &mut plan.remarks, path, text, has_initrd, &mut why);
         if new.len() > ENVIRONMENT_BYTES {
             plan.remarks
                 .push(format!("{path}: there is no room for longer names"));
@@ -77,9 +74,10 @@ pub(super) fn add_command_lines(guest: &Guest<'_>, plan: &mut Plan) {
     }
 }
 
-fn renamed(
+/// Returns a text in which the root and the device to resume from are called by what they are.
+pub(super) fn renamed(
     guest: &Guest<'_>,
-    plan: &mut Plan,
+    remarks: &mut Vec<String>,
     path: &str,
     old: &str,
     has_initrd: bool,
@@ -104,14 +102,13 @@ fn renamed(
                         }
                         None => {
                             let what = format!("{path}: {key}{value} stays: there is no initrd");
-                            plan.remarks.push(what);
+                            remarks.push(what);
                         }
                     }
                     own
                 }
                 Device::Missing | Device::Unclear(_) => {
-                    plan.remarks
-                        .push(format!("{path}: {key}{value} is on none of the disks"));
+                    remarks.push(format!("{path}: {key}{value} is on none of the disks"));
                     None
                 }
                 Device::Stays => None,
@@ -119,47 +116,6 @@ fn renamed(
         });
     }
     text
-}
-
-/// Adds what the initrd of the default entry lacks.
-pub(super) fn add_drivers(guest: &Guest<'_>, request: &Request, plan: &mut Plan) -> Result<()> {
-    let Some(entry) = guest.menu.default_entry() else {
-        let what = "no boot entry was found: whether the kernel finds its disks is not known";
-        plan.remarks.push(what.into());
-        return Ok(());
-    };
-    let appendix = match appendix(guest.root, entry, request.hardware()) {
-        Ok(appendix) => appendix,
-        Err(error) if error.kind() == ErrorKind::Unsupported => {
-            plan.remarks
-                .push(format!("initrd of {:?}: {error}", entry.title));
-            return Ok(());
-        }
-        Err(error) => return Err(error),
-    };
-    let Some(archive) = appendix.archive else {
-        return Ok(());
-    };
-    let Some(path) = path_of(guest, appendix.initrd.blob.file(), &appendix.initrd.path) else {
-        let path = &appendix.initrd.path;
-        plan.remarks
-            .push(format!("initrd {path}: the system does not mount it"));
-        return Ok(());
-    };
-    let len = appendix.initrd.blob.len_bytes();
-    let mut bytes = vec![0; padding(len)];
-    bytes.extend(archive);
-    // What the kernel lacks for one of several controllers is no harm.
-    let why = appendix.messages.into_iter();
-    let why = why
-        .filter(|message| message.starts_with("appended"))
-        .collect();
-    plan.changes.push(super::Change {
-        path,
-        what: What::Append { len, bytes },
-        why,
-    });
-    Ok(())
 }
 
 /// Returns the guest's path of a file that a boot loader calls `VOLUME:PATH`: that in one of the

@@ -11,6 +11,8 @@ mod apply;
 mod boot;
 mod devices;
 mod esp;
+mod initrds;
+mod macs;
 mod nics;
 mod records;
 mod repair;
@@ -31,10 +33,10 @@ use hako_guest::drivers::Hardware;
 use hako_guest::root::Root;
 use hako_guest::{Disk, Keys, Tree, Volume, Volumes};
 
+pub use super::inventory::NicName;
 use super::plan::model::Target;
 
 pub use apply::{Job, Prepared};
-pub use nics::NicName;
 pub use repair::Repair;
 pub use undo::undo;
 
@@ -55,7 +57,16 @@ pub struct Guest<'a> {
     pub menu: &'a Menu,
 }
 
-impl Guest<'_> {
+impl<'a> Guest<'a> {
+    /// Returns the one whose system was found on some disks; none if no Linux was.
+    pub fn of(volumes: &'a Volumes, found: &'a hako_vm::Guest) -> Option<Self> {
+        Some(Self {
+            volumes,
+            root: found.root.as_ref()?,
+            menu: &found.menu,
+        })
+    }
+
     fn tree(&self) -> &Tree {
         &self.root.tree
     }
@@ -97,8 +108,12 @@ pub struct Request {
     pub mask_agents: bool,
     /// Names that network cards are to keep.
     pub nics: Vec<NicName>,
+    /// The addresses that cards had on the server, where its inventory tells.
+    pub were: Vec<NicName>,
     /// The addresses of the machine's cards, if it is known: one card and one name belong together.
     pub macs: Vec<Mac>,
+    /// Fit the initrd of the default entry only, and say which others lack something.
+    pub only_default: bool,
 }
 
 impl Request {
@@ -246,7 +261,11 @@ impl Plan {
     /// Returns a text as it will be.
     fn text(&self, guest: &Guest<'_>, path: &str) -> Option<String> {
         let planned = self.changes.iter().find_map(|change| match &change.what {
-            What::Replace { new, .. } if change.path == path => Some(new.clone()),
+            What::Replace { new: bytes, .. } | What::Create { bytes, .. }
+                if change.path == path =>
+            {
+                Some(bytes.clone())
+            }
             _ => None,
         });
         match planned {
@@ -264,9 +283,9 @@ pub fn plan(guest: &Guest<'_>, request: &Request) -> Result<Plan> {
     if request.serial_console {
         serial::add(guest, &mut plan);
     }
-    boot::add_drivers(guest, request, &mut plan)?;
+    let (moves, naming) = nics::add(guest, request, &mut plan);
+    initrds::add(guest, request, &moves, &naming, &mut plan)?;
     esp::add(guest, &mut plan)?;
-    nics::add(guest, request, &mut plan);
     if request.mask_agents {
         agents::add(guest, &mut plan);
     }

@@ -3,16 +3,9 @@
 
 use hako_formats::machine::Mac;
 
-use super::{Guest, Plan, Request, What};
-
-/// A network card's name, and the address that it is known by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NicName {
-    /// The name that the guest's texts call it by.
-    pub name: String,
-    /// Its address in the machine.
-    pub mac: Mac,
-}
+use super::macs::Moves;
+use super::{Guest, NicName, Plan, Request, What};
+use crate::p2v::inventory::{KnownBy, known_by};
 
 const LINKS: &str = "/etc/systemd/network";
 const RULES: &str = "/etc/udev/rules.d/70-persistent-net.rules";
@@ -28,57 +21,115 @@ const CONFIGURED_IN: &[(&str, &str)] = &[
     ("/etc/systemd/network", ".network"),
 ];
 
-/// Adds what ties names to addresses.
-pub(super) fn add(guest: &Guest<'_>, request: &Request, plan: &mut Plan) {
+/// Adds what ties names to addresses. Returns which addresses took the place of which, and the texts of
+/// udev that give names then.
+pub(super) fn add(guest: &Guest<'_>, request: &Request, plan: &mut Plan) -> (Moves, Vec<String>) {
     let configured = configured(guest);
-    let mut nics = request.nics.clone();
-    if let ([], [(name, _)], [mac]) = (&nics[..], &configured[..], &request.macs[..]) {
-        let (name, mac) = (name.clone(), *mac);
-        nics.push(NicName { name, mac });
-    }
-    let tied = tied(guest);
+    let known = known_by(guest.tree());
+    let nics = named(request, &configured, &known);
+    let moves = Moves::of(&known, &nics, &request.were, plan);
+    moves.add(guest, plan);
+    let tied = tied(guest, &moves, &known);
     for nic in &nics {
-        let mac = nic.mac.to_string();
-        match tied
-            .iter()
-            .find(|(_, text)| text.contains(&mac.to_ascii_lowercase()))
-        {
-            Some(_) => {}
-            None if has_links(guest) => add_link(guest, plan, nic),
-            None => add_rule(guest, plan, nic),
+        match tied.contains(nic) {
+            true => {}
+            false if has_links(guest) => add_link(guest, plan, nic),
+            false => add_rule(guest, plan, nic),
+        }
+        for other in tied.iter().filter(|tied| tied.mac == nic.mac) {
+            if other.name != nic.name {
+                let (mac, name, other) = (nic.mac, &nic.name, &other.name);
+                let what = format!("{name}: the guest calls the card {mac} {other} already");
+                plan.remarks.push(what);
+            }
         }
     }
-    for (name, path) in configured {
-        let is_named = nics.iter().any(|nic| nic.name == name);
-        let is_tied = tied.iter().any(|(_, text)| {
-            let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
-            words.any(|word| word == name)
-        });
-        if !is_named && !is_tied {
-            plan.remarks.push(format!(
+    add_remarks(request, plan, &nics, &configured, &known, &tied);
+    let naming = naming(&known, plan);
+    (moves, naming)
+}
+
+/// Returns the texts of udev that give cards their names, those that are planned among them.
+fn naming(known: &[KnownBy], plan: &Plan) -> Vec<String> {
+    let is_one = |path: &&String| {
+        let is_link = path.starts_with(LINKS) && path.ends_with(".link");
+        is_link || path.starts_with("/etc/udev/rules.d/")
+    };
+    let known = known.iter().filter(|known| known.gives_name);
+    let known = known.map(|known| &known.file);
+    let planned = plan.changes.iter().map(|change| &change.path);
+    let mut all: Vec<String> = known.chain(planned).filter(is_one).cloned().collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// Says which names are lost, as far as that can be told.
+fn add_remarks(
+    request: &Request,
+    plan: &mut Plan,
+    nics: &[NicName],
+    configured: &[(String, String)],
+    known: &[KnownBy],
+    tied: &[NicName],
+) {
+    let is_named = |name: &str| nics.iter().any(|nic| nic.name == name);
+    let is_gone = |mac: &Mac| !request.macs.is_empty() && !request.macs.contains(mac);
+    let lost = known.iter().map(|known| &known.nic);
+    let lost = lost.filter(|nic| !is_named(&nic.name)).chain(nics);
+    let mut remarks: Vec<String> = Vec::new();
+    for NicName { name, mac } in lost.filter(|nic| is_gone(&nic.mac)) {
+        remarks.push(format!(
+            "{name}: no card of the machine has the address {mac}: --nic {name}=MAC says which it is"
+        ));
+    }
+    for (name, path) in configured.iter().filter(|(name, _)| !is_named(name)) {
+        if !tied.iter().any(|nic| nic.name == *name) {
+            remarks.push(format!(
                 "{path} configures {name}, which will have another name on other hardware: \
                  --nic {name}=MAC keeps it, or --inventory"
             ));
         }
     }
+    remarks.dedup();
+    plan.remarks.extend(remarks);
 }
 
-/// Returns the texts that tie names to addresses already, in lower case, by their paths.
-fn tied(guest: &Guest<'_>) -> Vec<(String, String)> {
-    let mut paths = guest.files_in(LINKS, ".link");
-    paths.extend(guest.files_in("/etc/udev/rules.d", ".rules"));
-    paths.extend(guest.files_in("/etc/netplan", ".yaml"));
-    paths.extend(guest.files_in("/etc/sysconfig/network-scripts", ""));
-    let texts = paths
-        .into_iter()
-        .filter_map(|path| Some((guest.text(&path)?, path)));
-    let texts = texts.map(|(text, path)| (path, text.to_ascii_lowercase()));
-    let ties = |text: &str| {
-        ["macaddress=", "attr{address}==", "set-name:", "hwaddr="]
-            .iter()
-            .any(|key| text.contains(key))
+/// Returns the names that are to be kept: those that were asked for; else the only one that there is,
+/// of a machine with one card.
+fn named(request: &Request, configured: &[(String, String)], known: &[KnownBy]) -> Vec<NicName> {
+    let mut nics = request.nics.clone();
+    let mut names: Vec<&String> = configured.iter().map(|(name, _)| name).collect();
+    names.extend(known.iter().map(|known| &known.nic.name));
+    names.sort();
+    names.dedup();
+    if let ([], [name], [mac]) = (&nics[..], &names[..], &request.macs[..]) {
+        let (name, mac) = ((*name).clone(), *mac);
+        nics.push(NicName { name, mac });
+    }
+    nics
+}
+
+/// Returns the names that texts give to addresses, as they will be.
+fn tied(guest: &Guest<'_>, moves: &Moves, known: &[KnownBy]) -> Vec<NicName> {
+    // Red Hat's udev asked a program that reads ifcfg.
+    let readers = ["/usr/lib/udev/rename_device", "/lib/udev/rename_device"];
+    let mut readers = readers.iter();
+    let reads_ifcfg = readers.any(|path| guest.tree().find(path.as_bytes()).is_ok());
+    let ties = |known: &&KnownBy| {
+        let file = known.file.as_str();
+        let is_in = |folder: &str| file.starts_with(folder);
+        let is_ifcfg = is_in("/etc/sysconfig/network-scripts/") && reads_ifcfg;
+        let is_link = is_in(LINKS) && file.ends_with(".link");
+        let gives = is_link || is_in("/etc/udev/rules.d/") || is_in("/etc/netplan/") || is_ifcfg;
+        known.gives_name && gives
     };
-    texts.filter(|(_, text)| ties(text)).collect()
+    let tied = known.iter().filter(ties);
+    let tied = tied.map(|known| NicName {
+        name: known.nic.name.clone(),
+        mac: moves.now(known.nic.mac),
+    });
+    tied.collect()
 }
 
 /// Whether the guest's udev reads `.link` files.

@@ -1,6 +1,7 @@
 //! Texts that name devices: fstab, crypttab, the device to resume from, mdadm, LVM, multipath.
 
-use hako_guest::root::fstab;
+use hako_guest::Volumes;
+use hako_guest::root::{Place, fstab};
 
 use super::devices::{Device, resolve};
 use super::words::{fields, with_field, with_lines, with_values};
@@ -13,30 +14,80 @@ const CACHES: &[&str] = &[
     "/etc/lvm/cache/.cache",
 ];
 
-/// File systems that are on no disk of the machine.
-const ELSEWHERE: &[&str] = &[
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "ceph",
-    "glusterfs",
-    "9p",
-    "virtiofs",
+/// A text as it is to be.
+#[derive(Debug, Default)]
+pub(super) struct Rewritten {
+    pub text: String,
+    /// Why it changed.
+    pub why: Vec<String>,
+    /// What the user has to see to.
+    pub remarks: Vec<String>,
+}
+
+/// Texts of one kind.
+pub(super) struct Kind {
+    /// Where the system has them.
+    paths: &'static [&'static str],
+    /// Where an initrd has copies of them, which count before the system's.
+    pub in_initrd: &'static [&'static str],
+    /// What becomes of one, by its path.
+    pub rewrite: fn(&Volumes, &str, &str) -> Rewritten,
+}
+
+/// Those that name devices.
+pub(super) const KINDS: &[Kind] = &[
+    Kind {
+        paths: &["/etc/fstab"],
+        in_initrd: &[],
+        rewrite: fstab,
+    },
+    Kind {
+        paths: &["/etc/crypttab"],
+        in_initrd: &["etc/crypttab", "cryptroot/crypttab"],
+        rewrite: crypttab,
+    },
+    Kind {
+        paths: &[],
+        in_initrd: &["conf/conf.d/cryptroot"],
+        rewrite: cryptroot,
+    },
+    Kind {
+        paths: &[
+            "/etc/initramfs-tools/conf.d/resume",
+            "/etc/initramfs-tools/initramfs.conf",
+        ],
+        in_initrd: &["conf/conf.d/resume", "conf/initramfs.conf"],
+        rewrite: resume,
+    },
+    Kind {
+        paths: &["/etc/mdadm/mdadm.conf", "/etc/mdadm.conf"],
+        in_initrd: &["etc/mdadm/mdadm.conf", "etc/mdadm.conf"],
+        rewrite: mdadm,
+    },
+    Kind {
+        paths: &["/etc/lvm/lvm.conf"],
+        in_initrd: &["etc/lvm/lvm.conf"],
+        rewrite: lvm,
+    },
 ];
 
 /// Adds what has to change in texts.
 pub(super) fn add(guest: &Guest<'_>, plan: &mut Plan) {
-    add_fstab(guest, plan);
-    add_crypttab(guest, plan);
-    for path in [
-        "/etc/initramfs-tools/conf.d/resume",
-        "/etc/initramfs-tools/initramfs.conf",
-    ] {
-        add_resume(guest, plan, path);
+    for kind in KINDS {
+        for path in kind.paths {
+            if let Some(old) = guest.text(path) {
+                let new = (kind.rewrite)(guest.volumes, path, &old);
+                plan.remarks.extend(new.remarks);
+                plan.replace(path, &old, new.text, new.why);
+            }
+        }
     }
-    add_mdadm(guest, plan);
-    add_lvm(guest, plan);
+    const LIST: &str = "/etc/lvm/devices/system.devices";
+    if let Some(old) = guest.text(LIST) {
+        let old = Some(old.into_bytes());
+        let why = "it lists the old disks, and LVM looks at no other while it is there";
+        plan.add(LIST, What::Remove { old }, why);
+    }
     if guest.text("/etc/multipath.conf").is_some() || guest.text("/etc/multipath/wwids").is_some() {
         plan.remarks.push(
             "multipath is configured: switch multipathd off if no volume needs it any more".into(),
@@ -54,23 +105,19 @@ pub(super) fn add(guest: &Guest<'_>, plan: &mut Plan) {
     }
 }
 
-fn add_fstab(guest: &Guest<'_>, plan: &mut Plan) {
-    const PATH: &str = "/etc/fstab";
-    let Some(old) = guest.text(PATH) else {
-        return;
-    };
+fn fstab(volumes: &Volumes, path: &str, old: &str) -> Rewritten {
     let mut why = Vec::new();
     let mut remarks = Vec::new();
-    let new = with_lines(&old, |line| {
+    let text = with_lines(old, |line| {
         let words: Vec<&str> = fields(line)
             .filter_map(|(from, to)| line.get(from..to))
             .collect();
         let (source, target) = (*words.first()?, *words.get(1)?);
         let kind = words.get(2).copied().unwrap_or("auto");
-        if source.starts_with('#') || ELSEWHERE.contains(&kind) {
+        if source.starts_with('#') || Place::of(kind) != Place::Disk {
             return None;
         }
-        match resolve(guest.volumes, source, kind) {
+        match resolve(volumes, source, kind) {
             Device::Stays => None,
             Device::By(name) => {
                 why.push(format!(
@@ -82,7 +129,7 @@ fn add_fstab(guest: &Guest<'_>, plan: &mut Plan) {
                 let options = words.get(3).copied().unwrap_or_default();
                 let has = |option: &str| options.split(',').any(|known| known == option);
                 remarks.push(format!(
-                    "/etc/fstab: {target}: {source} is on none of the disks"
+                    "{path}: {target}: {source} is on none of the disks"
                 ));
                 let is_needed = ["/", "/usr", "/boot", "/var", "/etc"].contains(&target);
                 if is_needed || options.is_empty() || has("nofail") || has("noauto") {
@@ -94,24 +141,20 @@ fn add_fstab(guest: &Guest<'_>, plan: &mut Plan) {
                 Some(with_field(line, 3, &format!("{options},nofail")))
             }
             Device::Unclear(what) => {
-                remarks.push(format!("/etc/fstab: {target}: {what}; it stays as it is"));
+                remarks.push(format!("{path}: {target}: {what}; it stays as it is"));
                 None
             }
         }
     });
-    debug_assert!(fstab::parse(new.as_bytes()).len() == fstab::parse(old.as_bytes()).len());
-    plan.remarks.extend(remarks);
-    plan.replace(PATH, &old, new, why);
+    let n_lines = |text: &str| fstab::parse(text.as_bytes()).len();
+    debug_assert!(n_lines(&text) == n_lines(old));
+    Rewritten { text, why, remarks }
 }
 
-fn add_crypttab(guest: &Guest<'_>, plan: &mut Plan) {
-    const PATH: &str = "/etc/crypttab";
-    let Some(old) = guest.text(PATH) else {
-        return;
-    };
+fn crypttab(volumes: &Volumes, path: &str, old: &str) -> Rewritten {
     let mut why = Vec::new();
     let mut remarks = Vec::new();
-    let new = with_lines(&old, |line| {
+    let text = with_lines(old, |line| {
         let words: Vec<&str> = fields(line)
             .filter_map(|(from, to)| line.get(from..to))
             .collect();
@@ -124,85 +167,86 @@ fn add_crypttab(guest: &Guest<'_>, plan: &mut Plan) {
             .is_some_and(|options| options.contains("tpm2-device"))
         {
             remarks.push(format!(
-                "/etc/crypttab: {name} is opened by the server's TPM: have a passphrase at hand"
+                "{path}: {name} is opened by the server's TPM: have a passphrase at hand"
             ));
         }
-        match resolve(guest.volumes, source, "") {
+        match resolve(volumes, source, "") {
             Device::By(identity) => {
                 why.push(format!("{name}: {source} is {identity}"));
                 Some(with_field(line, 1, &identity))
             }
             Device::Missing => {
-                remarks.push(format!(
-                    "/etc/crypttab: {name}: {source} is on none of the disks"
-                ));
+                remarks.push(format!("{path}: {name}: {source} is on none of the disks"));
                 None
             }
             Device::Unclear(what) => {
-                remarks.push(format!("/etc/crypttab: {name}: {what}; it stays as it is"));
+                remarks.push(format!("{path}: {name}: {what}; it stays as it is"));
                 None
             }
             Device::Stays => None,
         }
     });
-    plan.remarks.extend(remarks);
-    plan.replace(PATH, &old, new, why);
+    Rewritten { text, why, remarks }
 }
 
-fn add_resume(guest: &Guest<'_>, plan: &mut Plan, path: &str) {
-    let Some(old) = guest.text(path) else {
-        return;
-    };
-    let mut why = Vec::new();
-    let new = with_values(&old, "RESUME=", |value| {
-        match resolve(guest.volumes, value, "swap") {
+/// `target=NAME,source=DEVICE,…` a line: what initramfs-tools made of crypttab before Debian 10.
+fn cryptroot(volumes: &Volumes, path: &str, old: &str) -> Rewritten {
+    let mut new = Rewritten::default();
+    new.text = with_values(old, "source=", |value| match resolve(volumes, value, "") {
+        Device::By(name) => {
+            new.why.push(format!("{value} is {name}"));
+            Some(name)
+        }
+        Device::Missing => {
+            let what = format!("{path}: {value} is on none of the disks");
+            new.remarks.push(what);
+            None
+        }
+        Device::Unclear(_) | Device::Stays => None,
+    });
+    new
+}
+
+fn resume(volumes: &Volumes, _path: &str, old: &str) -> Rewritten {
+    let mut new = Rewritten::default();
+    new.text = with_values(old, "RESUME=", |value| {
+        match resolve(volumes, value, "swap") {
             Device::By(name) => {
-                why.push(format!("{value} is {name}"));
+                new.why.push(format!("{value} is {name}"));
                 Some(name)
             }
             _ => None,
         }
     });
-    plan.replace(path, &old, new, why);
+    new
 }
 
 /// Arrays are found by their own UUIDs; lists of the disks that they are on only stand in the way.
-fn add_mdadm(guest: &Guest<'_>, plan: &mut Plan) {
-    for path in ["/etc/mdadm/mdadm.conf", "/etc/mdadm.conf"] {
-        let Some(old) = guest.text(path) else {
-            continue;
-        };
-        let new = with_lines(&old, |line| {
-            let words: Vec<&str> = line.split_ascii_whitespace().collect();
-            let keyword = words.first()?.to_ascii_uppercase();
-            if keyword == "DEVICE" && words.iter().any(|word| word.starts_with("/dev/")) {
-                return Some("DEVICE partitions".to_owned());
-            }
-            let is_list = |word: &&str| word.to_ascii_lowercase().starts_with("devices=/dev/");
-            if keyword == "ARRAY" && words.iter().any(is_list) {
-                let kept: Vec<&str> = words.into_iter().filter(|word| !is_list(word)).collect();
-                return Some(kept.join(" "));
-            }
-            None
-        });
-        let why = "arrays are found by their UUIDs, on whatever disks they are";
-        plan.replace(path, &old, new, vec![why.to_owned()]);
+fn mdadm(_volumes: &Volumes, _path: &str, old: &str) -> Rewritten {
+    let text = with_lines(old, |line| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let keyword = words.first()?.to_ascii_uppercase();
+        if keyword == "DEVICE" && words.iter().any(|word| word.starts_with("/dev/")) {
+            return Some("DEVICE partitions".to_owned());
+        }
+        let is_list = |word: &&str| word.to_ascii_lowercase().starts_with("devices=/dev/");
+        if keyword == "ARRAY" && words.iter().any(is_list) {
+            let kept: Vec<&str> = words.into_iter().filter(|word| !is_list(word)).collect();
+            return Some(kept.join(" "));
+        }
+        None
+    });
+    let why = "arrays are found by their UUIDs, on whatever disks they are";
+    Rewritten {
+        text,
+        why: vec![why.to_owned()],
+        remarks: Vec::new(),
     }
 }
 
-/// A filter or list of disks keeps LVM from finding its volumes on others.
-fn add_lvm(guest: &Guest<'_>, plan: &mut Plan) {
-    const LIST: &str = "/etc/lvm/devices/system.devices";
-    if let Some(old) = guest.text(LIST) {
-        let old = Some(old.into_bytes());
-        let why = "it lists the old disks, and LVM looks at no other while it is there";
-        plan.add(LIST, What::Remove { old }, why);
-    }
-    const CONFIG: &str = "/etc/lvm/lvm.conf";
-    let Some(old) = guest.text(CONFIG) else {
-        return;
-    };
-    let new = with_lines(&old, |line| {
+/// A filter of disks keeps LVM from finding its volumes on others.
+fn lvm(_volumes: &Volumes, _path: &str, old: &str) -> Rewritten {
+    let text = with_lines(old, |line| {
         let (key, value) = line.trim_start().split_once('=')?;
         let is_filter = matches!(key.trim(), "filter" | "global_filter");
         // Names that the kernel gives; a filter that leaves out other things stays.
@@ -219,5 +263,9 @@ fn add_lvm(guest: &Guest<'_>, plan: &mut Plan) {
         (is_filter && is_by_name && value.contains(']')).then(|| format!("# by hako: {line}"))
     });
     let why = "the filter lets LVM look at disks by their old names only";
-    plan.replace(CONFIG, &old, new, vec![why.to_owned()]);
+    Rewritten {
+        text,
+        why: vec![why.to_owned()],
+        remarks: Vec::new(),
+    }
 }

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use hako_block::Uuid;
 use hako_guest::bytes::{array_at, le};
-use hako_guest::{Origin, Tree, Volumes};
+use hako_guest::{FoundVolume, Origin, Tree, Volumes};
 
 use super::model::{Firmware, FirmwareEntry, FirmwareKind};
-use super::system::names;
+use super::system::{fstab, names};
 
 const VARIABLES: &str = "/sys/firmware/efi/efivars";
 /// UEFI's own variables.
@@ -22,9 +22,11 @@ const MOST_BYTES: usize = 64 << 10;
 /// Loaders that start where nothing says what to start.
 const FALLBACKS: &[&str] = &["X64", "AA64", "IA32"];
 
-/// Returns what the disks are made for: an EFI system partition with loaders, or boot code.
-pub(super) fn of_disks(volumes: &Volumes) -> Firmware {
+/// Returns what the disks are made for: an EFI system partition with loaders, or boot code. Where they
+/// have both, the system's files, if one is known, say which of them it uses.
+pub(super) fn of_disks(volumes: &Volumes, system: Option<&Tree>) -> Firmware {
     let mut firmware = Firmware::default();
+    let (mut by_uefi, mut by_bios) = (Vec::new(), Vec::new());
     for found in volumes.list() {
         let is_efi = found
             .partition()
@@ -32,22 +34,81 @@ pub(super) fn of_disks(volumes: &Volumes) -> Firmware {
         if let (true, Some(fs)) = (is_efi, found.file_system()) {
             let tree = Tree::new(Arc::clone(fs));
             if tree.find(b"/EFI").is_ok() {
-                firmware.kind = FirmwareKind::Uefi;
+                by_uefi.push(format!("{} has its loaders", found.name));
             }
             let has_one = has_fallback(&tree, "");
             firmware.has_fallback = Some(firmware.has_fallback == Some(true) || has_one);
         }
-        let mut code = [0; 440];
-        if let (Origin::Disk(_), Some(volume)) = (&found.origin, &found.volume)
-            && firmware.kind == FirmwareKind::Unknown
-            && volume.len_bytes() >= 512
-            && volume.read_at(0, &mut code).is_ok()
-            && code.iter().any(|byte| *byte != 0)
-        {
-            firmware.kind = FirmwareKind::Bios;
-        }
+        by_bios.extend(boot_code(volumes, found));
     }
+    (firmware.kind, firmware.why) = match (by_uefi.is_empty(), by_bios.is_empty()) {
+        (true, true) => (FirmwareKind::Unknown, String::new()),
+        (false, true) => (FirmwareKind::Uefi, by_uefi.join(", ")),
+        (true, false) => (FirmwareKind::Bios, by_bios.join(", ")),
+        (false, false) => {
+            let (kind, why) = used(system);
+            firmware.starts_both = true;
+            let all = [by_uefi, by_bios].concat().join(", ");
+            (kind, format!("{all}; {why}"))
+        }
+    };
     firmware
+}
+
+/// Returns what a BIOS starts of a disk. Code on a disk with a GPT counts if it has a partition for the
+/// rest of it, or is GRUB's: others leave code behind there that starts nothing.
+fn boot_code(volumes: &Volumes, found: &FoundVolume) -> Option<String> {
+    const CODE_BYTES: usize = 440;
+    let (Origin::Disk(_), Some(volume)) = (&found.origin, &found.volume) else {
+        return None;
+    };
+    let mut code = [0; CODE_BYTES];
+    let is_read = volume.len_bytes() >= 512 && volume.read_at(0, &mut code).is_ok();
+    if !is_read || code.iter().all(|byte| *byte == 0) {
+        return None;
+    }
+    let place = volumes.list().iter().position(|one| one.name == found.name);
+    let is_rest = |one: &&FoundVolume| match &one.origin {
+        Origin::Partition { of, partition, .. } => {
+            Some(*of) == place && partition.kind.name() == Some("BIOS boot")
+        }
+        _ => false,
+    };
+    let rest = volumes.list().iter().find(is_rest);
+    let is_grub = code.windows(4).any(|word| word == b"GRUB");
+    match (found.content.kind, rest) {
+        (_, Some(rest)) => Some(format!(
+            "{} has boot code, and {} the rest",
+            found.name, rest.name
+        )),
+        ("gpt", None) if !is_grub => None,
+        _ => Some(format!("{} has boot code", found.name)),
+    }
+}
+
+/// Says which of both a system uses.
+fn used(system: Option<&Tree>) -> (FirmwareKind, &'static str) {
+    let has = |path: &str| system.is_some_and(|tree| tree.find(path.as_bytes()).is_ok());
+    let has_grub = |kind: &str| {
+        let mut folders = ["/boot/grub", "/boot/grub2"].iter();
+        folders.any(|folder| has(&format!("{folder}/{kind}")))
+    };
+    let lines = system.map(fstab).unwrap_or_default();
+    let mounts_it = |line: &hako_guest::root::fstab::Line| {
+        line.kind == "vfat" && matches!(line.target.as_str(), "/boot/efi" | "/efi" | "/boot")
+    };
+    match (has_grub("x86_64-efi"), has_grub("i386-pc")) {
+        (true, false) => (FirmwareKind::Uefi, "the system's GRUB is UEFI's"),
+        _ if lines.iter().any(mounts_it) => (
+            FirmwareKind::Uefi,
+            "its fstab mounts the EFI system partition",
+        ),
+        (_, true) => (
+            FirmwareKind::Bios,
+            "the system's GRUB is the BIOS's, and it mounts no EFI system partition",
+        ),
+        (false, false) => (FirmwareKind::Uefi, "nothing says which is used"),
+    }
 }
 
 /// Whether an EFI system partition that is mounted somewhere has a loader for machines without boot
@@ -81,6 +142,7 @@ pub(super) fn running(tree: &Tree) -> Firmware {
         tpm: Some(!names(tree, "/sys/class/tpm").is_empty()),
         entries: entries(tree),
         has_fallback: mounted.map(|path| has_fallback(tree, path)),
+        ..Firmware::default()
     }
 }
 

@@ -12,6 +12,7 @@ use super::model::{
     Array, Boot, Content, Disk, DriverPlace, Inventory, Kernel, Logical, Mount, Os, Partition,
     Source, Swap, Volume, VolumeKind,
 };
+use super::network::Known;
 use super::{encryption, findings, firmware, network, services, system};
 
 /// Takes the inventory of what is on some disks: `paths` are the images in the order of the volumes'
@@ -28,7 +29,7 @@ pub fn of_images(volumes: &Volumes, paths: &[String], deep: bool, now: u64) -> R
         remarks: volumes.remarks().to_vec(),
         ..Inventory::default()
     };
-    inventory.firmware = firmware::of_disks(volumes);
+    inventory.firmware = firmware::of_disks(volumes, None);
     let all = installations(volumes);
     // The loaders' files may be outside of all systems, and say which of them boots.
     let menu = Menu::read(volumes, None);
@@ -238,7 +239,8 @@ fn add_system(inventory: &mut Inventory, volumes: &Volumes, root: &Root, deep: b
     inventory.swaps = swaps(volumes, tree);
     inventory.boot = boot(root, &menu, kernels, deep, &inventory.os);
     inventory.services = services::installed(tree);
-    network::add(inventory, tree, false);
+    inventory.firmware = firmware::of_disks(volumes, Some(tree));
+    network::add(inventory, tree, Known::Nothing);
 }
 
 fn mounts(root: &Root, tree: &Tree) -> Vec<Mount> {

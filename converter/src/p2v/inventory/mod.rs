@@ -13,4 +13,6 @@ mod services;
 mod system;
 
 pub use images::of_images;
+pub use network::NicName;
+pub(super) use network::{KnownBy, known_by};
 pub use running::of_running;

@@ -111,6 +111,11 @@ pub struct MemoryModule {
 pub struct Firmware {
     /// Which kind; from images what the disks are made for.
     pub kind: FirmwareKind,
+    /// By what that is known, from images.
+    pub why: String,
+    /// Whether the disks are made for BIOS and UEFI; `kind` is what the system uses, as far as its
+    /// files tell. Of a system that runs nobody asks.
+    pub starts_both: bool,
     /// Whether Secure Boot is on; `null` if unknown.
     pub secure_boot: Option<bool>,
     /// Whether a TPM is there; `null` if unknown.

@@ -29,18 +29,30 @@ const INDEX: &[&str] = &[
 const FILE_BYTES: usize = 64 << 20;
 const ALL_BYTES: usize = 256 << 20;
 
+/// A file that is laid over an initrd: it replaces the one that is there, or is new.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OverlaidFile {
+    /// Its path there, without `/` at its beginning.
+    pub path: String,
+    /// What it holds.
+    pub content: Vec<u8>,
+    /// What that is for.
+    pub why: String,
+}
+
 /// An archive, and what is in it.
 pub(super) struct Made {
     pub archive: Vec<u8>,
     pub messages: Vec<String>,
 }
 
-/// Makes the archive that brings an initrd the drivers of some hardware.
+/// Makes the archive that brings an initrd the drivers of some hardware, and files.
 pub(super) fn archive(
     root: &Root,
     index: &Index,
     contents: &Contents,
     missing: &[Hardware],
+    files: &[OverlaidFile],
 ) -> Result<Made> {
     let mut making = Making {
         root,
@@ -60,13 +72,17 @@ pub(super) fn archive(
             paths.into_iter().map(move |path| (one, path))
         })
         .collect();
-    making.modules(&drivers)?;
-    making.index_files()?;
-    let names: Vec<String> = drivers
-        .iter()
-        .filter_map(|(_, path)| module_name(path))
-        .collect();
-    making.loading(&names)?;
+    if !missing.is_empty() {
+        making.modules(&drivers)?;
+        making.index_files()?;
+        let names = drivers.iter().filter_map(|(_, path)| module_name(path));
+        making.loading(&names.collect::<Vec<_>>())?;
+    }
+    for file in files {
+        making.file(file.path.as_bytes(), &file.content)?;
+        let what = format!("appended to the initrd: {}, {}", file.path, file.why);
+        making.messages.push(what);
+    }
     let archive = making.writer.finish().map_err(failed)?;
     Ok(Made {
         archive,
@@ -146,13 +162,13 @@ impl Making<'_> {
         let is_by_scripts =
             self.contents.tool() == Tool::InitramfsTools && !has("scripts/init-top/udev");
         let (path, text) = if is_by_scripts {
-            let known = self.contents.conf_modules.clone().unwrap_or_default();
-            let mut text = known.trim_ascii_end().to_vec();
+            let known = self.contents.text("conf/modules").unwrap_or_default();
+            let mut text = known.trim_end().to_owned();
             if !text.is_empty() {
-                text.push(b'\n');
+                text.push('\n');
             }
-            text.extend_from_slice(lines.as_bytes());
-            ("conf/modules", text)
+            text.push_str(&lines);
+            ("conf/modules", text.into_bytes())
         } else if has("usr/lib/systemd/systemd-modules-load")
             || has("lib/systemd/systemd-modules-load")
         {

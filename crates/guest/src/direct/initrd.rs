@@ -5,21 +5,22 @@ use std::io::{Read, Write, repeat};
 
 use hako_block::{Error, Result};
 
+use super::tail::Tail;
 use crate::boot::{Blob, Image};
 use crate::cpio::padding;
-use crate::initrd::{Compression, Contents, from_io, unpack_to};
+use crate::initrd::{Contents, from_io};
 
-/// What an initrd is made of, in its order. Each part begins at a multiple of 4 bytes.
+/// What an initrd is made of, in its order.
 pub struct Initrd {
     parts: Vec<Part>,
+    /// How something follows; none if nothing can.
+    tail: Option<Tail>,
 }
 
 enum Part {
-    /// Bytes of the guest's disk.
+    /// Bytes of the guest's disk, at a multiple of 4 bytes.
     Own(Blob),
-    /// One compressed stream of the guest's disk, which is delivered unpacked, and the bytes of that.
-    Unpacked(Compression, Blob, u64),
-    /// What is appended.
+    /// What is appended, right behind what is there.
     Appended(Vec<u8>),
 }
 
@@ -27,8 +28,15 @@ impl Part {
     fn len_bytes(&self) -> u64 {
         match self {
             Self::Own(blob) => blob.len_bytes(),
-            Self::Unpacked(_, _, len) => *len,
             Self::Appended(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// Returns how many zeros stand before it, behind so many bytes.
+    fn padding(&self, at: u64) -> u64 {
+        match self {
+            Self::Own(_) => padding(at) as u64,
+            Self::Appended(_) => 0,
         }
     }
 }
@@ -39,6 +47,7 @@ impl Initrd {
         let parts = images.iter().map(|image| Part::Own(image.blob.clone()));
         (!images.is_empty()).then(|| Self {
             parts: parts.collect(),
+            tail: Some(Tail::Plain),
         })
     }
 
@@ -46,21 +55,18 @@ impl Initrd {
     pub fn len_bytes(&self) -> u64 {
         self.parts
             .iter()
-            .fold(0, |at, part| at + padding(at) as u64 + part.len_bytes())
+            .fold(0, |at, part| at + part.padding(at) + part.len_bytes())
     }
 
     /// Writes it. Errors: those of reading the guest's disk and of writing.
     pub fn write_to(&self, output: &mut dyn Write) -> Result<()> {
         let mut at = 0;
         for part in &self.parts {
-            let pad = padding(at);
-            let copied = std::io::copy(&mut repeat(0).take(pad as u64), output);
+            let pad = part.padding(at);
+            let copied = std::io::copy(&mut repeat(0).take(pad), output);
             copied.map_err(failed)?;
             let len = match part {
                 Part::Own(blob) => std::io::copy(&mut blob.reader(), output).map_err(failed)?,
-                Part::Unpacked(compression, blob, len) => {
-                    unpack_to(*compression, &mut blob.reader(), *len, output)?
-                }
                 Part::Appended(bytes) => {
                     output.write_all(bytes).map_err(failed)?;
                     bytes.len() as u64
@@ -70,7 +76,7 @@ impl Initrd {
                 let what = format!("{len} bytes came instead of {}", part.len_bytes());
                 return Err(Error::corrupt("initrd", what));
             }
-            at += pad as u64 + len;
+            at += pad + len;
         }
         Ok(())
     }
@@ -103,40 +109,30 @@ impl Initrd {
         all
     }
 
-    /// Makes sure that something can follow: LZ4's legacy frame ends where the file does (Linux
-    /// before 5.13 takes even zeros after it for a part of it), so a stream of it at the end is
-    /// delivered unpacked. False if that cannot be done.
-    pub(super) fn prepare(&mut self, contents: &Contents) -> bool {
-        let Some(last) = contents.segments.last() else {
-            return true;
-        };
-        if last.compression != Compression::Lz4Legacy {
-            return true;
-        }
-        let Some(Part::Own(blob)) = self.parts.pop() else {
-            return false;
-        };
-        let mut before = self.len_bytes();
-        before += padding(before) as u64;
-        let Some(offset) = last.offset.checked_sub(before) else {
-            return false;
-        };
-        match (blob.part(0, offset), blob.part(offset, last.len_bytes)) {
-            (Ok(head), Ok(packed)) if offset % 4 == 0 => {
-                self.parts.push(Part::Own(head));
-                let len = last.unpacked_bytes;
-                self.parts
-                    .push(Part::Unpacked(last.compression, packed, len));
-                true
-            }
-            _ => false,
-        }
+    /// Finds out how something follows what it holds, for a kernel of that version. False if nothing
+    /// can.
+    pub(super) fn prepare(&mut self, contents: &Contents, version: &str) -> bool {
+        self.tail = Tail::of(contents, self.len_bytes(), version);
+        self.tail.is_some()
     }
 
-    pub(super) fn append(&mut self, archive: Vec<u8>) {
-        self.parts.push(Part::Appended(archive));
+    /// Appends an archive, and returns the bytes that bring it there. Errors:
+    /// [`hako_block::ErrorKind::Unsupported`] if nothing can follow.
+    pub(super) fn append(&mut self, archive: &[u8]) -> Result<Vec<u8>> {
+        let len = self.len_bytes();
+        let tail = self
+            .tail
+            .as_mut()
+            .ok_or_else(|| Error::unsupported(ENDED))?;
+        let bytes = tail.following(len, archive);
+        self.parts.push(Part::Appended(bytes.clone()));
+        Ok(bytes)
     }
 }
+
+/// Why nothing follows what ends in LZ4.
+pub(super) const ENDED: &str =
+    "it ends in zeros behind an LZ4 stream, after which this kernel reads nothing";
 
 /// An error of the guest's disk that went through a stream, or one of writing.
 fn failed(error: std::io::Error) -> Error {

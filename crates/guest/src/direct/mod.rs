@@ -8,18 +8,22 @@
 
 mod append;
 mod initrd;
+mod tail;
 #[cfg(test)]
 mod tests;
 
 use hako_block::{Error, ErrorKind, Result};
 
+pub use append::OverlaidFile;
+use initrd::ENDED;
 pub use initrd::Initrd;
 
 use crate::boot::{Entry, Image, Loader, Menu};
 use crate::drivers::{Hardware, Index, Whereabouts, find};
-use crate::initrd::{Compression, Contents, Limits, Segment, Tool};
+use crate::initrd::{Contents, Limits, Tool};
 use crate::os::image_version;
 use crate::root::Root;
+use tail::Tail;
 
 /// What is to be booted, on what.
 #[derive(Debug, Clone, Default)]
@@ -90,15 +94,12 @@ impl DirectBoot {
     /// Appends an archive (see [`crate::cpio::Writer`]) to the initrd: its files replace those that
     /// are there. Errors: [`ErrorKind::Unsupported`] for a unified kernel image, and for an entry
     /// without an initrd.
-    pub fn append(&mut self, archive: Vec<u8>) -> Result<()> {
+    pub fn append(&mut self, archive: &[u8]) -> Result<()> {
         if self.is_unified {
             return Err(Error::unsupported(UNIFIED));
         }
         match &mut self.initrd {
-            Some(initrd) => {
-                initrd.append(archive);
-                Ok(())
-            }
+            Some(initrd) => initrd.append(archive).map(drop),
             None => Err(Error::unsupported("the entry has no initrd to append to")),
         }
     }
@@ -111,6 +112,10 @@ impl DirectBoot {
                 self.messages.push(message);
                 return Ok(());
             }
+        };
+        let can_follow = match (&mut self.initrd, &contents) {
+            (Some(initrd), Some(contents)) => initrd.prepare(contents, &self.version),
+            _ => true,
         };
         self.drivers = whereabouts(&index, contents.as_ref(), hardware);
         let mut missing = Vec::new();
@@ -141,11 +146,11 @@ impl DirectBoot {
             let what = "booster made it, whose init loads only what it was made with";
             return Err(refused(format!("{lacks}, and {what}")));
         }
-        if !initrd.prepare(&contents) {
-            return Err(refused(format!("{lacks}, and nothing can follow it")));
+        if !can_follow {
+            return Err(refused(format!("{lacks}, and {ENDED}")));
         }
-        let made = append::archive(root, &index, &contents, &missing)?;
-        initrd.append(made.archive);
+        let made = append::archive(root, &index, &contents, &missing, &[])?;
+        initrd.append(&made.archive)?;
         self.messages.extend(made.messages);
         Ok(())
     }
@@ -166,21 +171,27 @@ pub struct EntryDrivers {
 pub struct Appendix {
     /// The file that it goes behind: the last one of the entry's initrds.
     pub initrd: Image,
-    /// What is to be appended to that file, which is padded to 4 bytes first; none if nothing is
-    /// missing.
-    pub archive: Option<Vec<u8>>,
+    /// What is to be written right behind that file; none if nothing is missing.
+    pub bytes: Option<Vec<u8>>,
     /// What is in it, and what the kernel has no driver for at all.
     pub messages: Vec<String>,
 }
 
 /// Says what is to be written behind the initrd of an entry so that the kernel finds its root on this
-/// hardware. Errors: [`ErrorKind::Unsupported`] for an entry that starts no Linux kernel or has no
-/// initrd, where that or the modules cannot be read, and where something is missing and cannot be
-/// appended: to a unified kernel image, to what has to be unpacked first.
-pub fn appendix(root: &Root, entry: &Entry, hardware: &[Hardware]) -> Result<Appendix> {
+/// hardware, and the files that `overlay` wants to be in it, which is shown what it holds.
+///
+/// Errors: [`ErrorKind::Unsupported`] for an entry that starts no Linux kernel or has no initrd, where
+/// that or the modules cannot be read, and where something is missing and cannot be appended: to a
+/// unified kernel image, to what has to be unpacked first.
+pub fn appendix(
+    root: &Root,
+    entry: &Entry,
+    hardware: &[Hardware],
+    overlay: &mut dyn FnMut(&Contents) -> Vec<OverlaidFile>,
+) -> Result<Appendix> {
     let version = version_of(&kernel_of(entry)?);
     let initrd = Initrd::of(&entry.initrds);
-    let (Some(initrd), Some(last)) = (initrd, entry.initrds.last()) else {
+    let (Some(mut initrd), Some(last)) = (initrd, entry.initrds.last()) else {
         return Err(Error::unsupported(format!(
             "boot entry {:?} has no initrd",
             entry.title
@@ -189,7 +200,7 @@ pub fn appendix(root: &Root, entry: &Entry, hardware: &[Hardware]) -> Result<App
     let (index, contents) = known(root, &version, Some(&initrd)).map_err(Error::unsupported)?;
     let mut appendix = Appendix {
         initrd: last.clone(),
-        archive: None,
+        bytes: None,
         messages: Vec::new(),
     };
     let Some(contents) = contents else {
@@ -206,25 +217,41 @@ pub fn appendix(root: &Root, entry: &Entry, hardware: &[Hardware]) -> Result<App
             _ => (),
         }
     }
-    if missing.is_empty() {
+    let files = overlay(&contents);
+    if missing.is_empty() && files.is_empty() {
         return Ok(appendix);
     }
-    if entry.loader == Loader::Uki {
-        return Err(Error::unsupported(UNIFIED));
-    }
-    if contents.tool() == Tool::Booster {
-        let what = "the initrd is booster's, whose init loads only what it was made with";
+    if let Some(why) = refusal(entry, &contents) {
+        let lacks = missing.iter().map(|one| one.name().to_owned());
+        let lacks: Vec<String> = lacks
+            .chain(files.into_iter().map(|file| file.path))
+            .collect();
+        let what = format!("it lacks {}, and {why}", lacks.join(", "));
         return Err(Error::unsupported(what));
     }
-    let ends_in_lz4 = |segment: &Segment| segment.compression == Compression::Lz4Legacy;
-    if contents.segments.last().is_some_and(ends_in_lz4) {
-        let what = "the initrd ends in an LZ4 stream, behind which Linux reads nothing";
-        return Err(Error::unsupported(what));
+    if !initrd.prepare(&contents, &version) {
+        return Err(Error::unsupported(ENDED));
     }
-    let made = append::archive(root, &index, &contents, &missing)?;
-    appendix.archive = Some(made.archive);
+    let made = append::archive(root, &index, &contents, &missing, &files)?;
+    appendix.bytes = Some(initrd.append(&made.archive)?);
     appendix.messages.extend(made.messages);
     Ok(appendix)
+}
+
+/// Returns the bytes that bring an archive behind an initrd of so many bytes. Errors:
+/// [`ErrorKind::Unsupported`] if nothing can follow it.
+pub fn following(contents: &Contents, len_bytes: u64, archive: &[u8]) -> Result<Vec<u8>> {
+    let mut tail = Tail::of(contents, len_bytes, "").ok_or_else(|| Error::unsupported(ENDED))?;
+    Ok(tail.following(len_bytes, archive))
+}
+
+/// Says why nothing goes into the initrd of an entry, if that is so.
+fn refusal(entry: &Entry, contents: &Contents) -> Option<&'static str> {
+    match contents.tool() {
+        _ if entry.loader == Loader::Uki => Some(UNIFIED),
+        Tool::Booster => Some("booster made it, whose init loads only what it was made with"),
+        _ => None,
+    }
 }
 
 /// Says where the kernel of an entry finds drivers. Errors: [`ErrorKind::Unsupported`] for an entry

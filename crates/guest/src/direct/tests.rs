@@ -186,11 +186,7 @@ fn missing_modules_are_appended_with_what_they_need_and_the_index() {
     }
     let lib = &contents.members[&b"lib"[..]];
     assert!(matches!(&lib.kind, crate::initrd::MemberKind::Link(to) if to == b"usr/lib"));
-    assert_eq!(
-        contents.conf_modules.as_deref(),
-        Some(&b"dm_mod"[..]),
-        "udev loads"
-    );
+    assert_eq!(contents.text("conf/modules"), Some("dm_mod"), "udev loads");
     assert!(!contents.has("etc/modules-load.d/hako.conf"));
     let index =
         "appended to the initrd: the index of the guest's modules (modules.dep, modules.alias …)";
@@ -251,14 +247,11 @@ fn systemd_and_scripts_are_told_what_to_load() {
     assert!(contents.has("etc/modules-load.d/hako.conf"));
     let scripts = initrd(&[("scripts/functions", ""), ("conf/modules", "dm_mod\n")]);
     let contents = unpacked(&Guest::new(vec![scripts]).plan(&[Hardware::Pvscsi])).1;
-    assert_eq!(
-        contents.conf_modules.as_deref(),
-        Some(&b"dm_mod\nvmw_pvscsi\n"[..])
-    );
+    assert_eq!(contents.text("conf/modules"), Some("dm_mod\nvmw_pvscsi\n"));
 }
 
 #[test]
-fn an_initrd_of_lz4_is_delivered_unpacked_so_that_something_can_follow() {
+fn what_follows_a_stream_of_lz4_goes_on_in_it() {
     let own = initrd(DEBIAN);
     let Some(packed) = through("lz4", &["-l"], &own) else {
         return;
@@ -273,13 +266,71 @@ fn an_initrd_of_lz4_is_delivered_unpacked_so_that_something_can_follow() {
         vec![[&early[..], &packed[..]].concat()],
         vec![early.clone(), packed.clone()],
     ] {
-        let (bytes, contents) = unpacked(&Guest::new(initrds.clone()).plan(VIRTUAL));
-        let packed =
-            |part: &crate::initrd::Segment| part.compression != crate::initrd::Compression::None;
-        assert!(!contents.segments.iter().any(packed));
+        let guest = Guest::new(initrds.clone());
+        let mut plan = guest.plan(VIRTUAL);
+        let mut script = Writer::new(Vec::new());
+        script.file(b"scripts/x", 0o755, b"#!/bin/sh").unwrap();
+        plan.append(&script.finish().unwrap()).unwrap();
+        let (bytes, contents) = unpacked(&plan);
+        assert!(bytes.starts_with(&initrds.concat()));
+        let before = bytes.len() - packed.len();
+        let stream = bytes
+            .windows(packed.len())
+            .position(|window| window == packed);
+        let stream = stream.filter(|at| *at <= before).unwrap();
+        assert_eq!(contents.segments.last().unwrap().offset, stream as u64);
         assert!(modules(&contents).contains(&"virtio_blk".to_owned()));
-        assert!(bytes.windows(own.len()).any(|window| window == own));
+        assert!(contents.has("scripts/x"));
+        // A program that we did not write unpacks the whole of it.
+        let all = through("lz4", &["-d"], &bytes[stream..]).unwrap();
+        assert!(all.starts_with(&own) && all.len() > own.len() && all.len() % 4 == 0);
+        // And what is written to the disk is the same.
+        let root = guest.root();
+        let menu = guest.menu(&root, Loader::Grub);
+        let appendix = appendix(&root, &menu.entries[0], VIRTUAL, &mut |_| Vec::new()).unwrap();
+        let file = initrds.last().unwrap();
+        let whole = [&file[..], &appendix.bytes.unwrap()].concat();
+        let contents = Contents::read(&mut &whole[..], &Limits::default()).unwrap();
+        assert!(modules(&contents).contains(&"virtio_blk".to_owned()));
     }
+    // Zeros behind it end it for kernels since 5.13 only.
+    let padded = [&packed[..], &[0; 8]].concat();
+    let contents = Contents::read(&mut &padded[..], &Limits::default()).unwrap();
+    let tail = |version| tail::Tail::of(&contents, padded.len() as u64, version);
+    assert_eq!(tail("5.13.0-1-amd64"), Some(tail::Tail::Plain));
+    assert_eq!(
+        (tail("5.12.19"), tail("4.18.0-553.el8"), tail("")),
+        (None, None, None)
+    );
+    assert!(following(&contents, padded.len() as u64, b"x").is_err());
+}
+
+#[test]
+fn files_are_laid_over_an_initrd_and_only_they_where_no_driver_is_missing() {
+    let guest = Guest::new(vec![initrd(DEBIAN), initrd(&[("etc/crypttab", "old\n")])]);
+    let root = guest.root();
+    let menu = guest.menu(&root, Loader::Grub);
+    let entry = &menu.entries[0];
+    let mut overlay = |contents: &Contents| {
+        assert_eq!(contents.text("etc/crypttab"), Some("old\n"));
+        vec![OverlaidFile {
+            path: "etc/crypttab".into(),
+            content: b"new\n".to_vec(),
+            why: "which is new".into(),
+        }]
+    };
+    for hardware in [&[][..], VIRTUAL] {
+        let appendix = appendix(&root, entry, hardware, &mut overlay).unwrap();
+        let said = "appended to the initrd: etc/crypttab, which is new";
+        assert_eq!(appendix.messages.last().unwrap(), said);
+        let bytes = appendix.bytes.unwrap();
+        let contents = Contents::read(&mut &bytes[..], &Limits::default()).unwrap();
+        assert_eq!(contents.text("etc/crypttab"), Some("new\n"));
+        let index = format!("usr/lib/modules/{VERSION}/modules.dep");
+        assert_eq!(contents.has(&index), !hardware.is_empty());
+    }
+    let nothing = appendix(&root, entry, &[], &mut |_| Vec::new()).unwrap();
+    assert!(nothing.bytes.is_none());
 }
 
 #[test]
@@ -319,13 +370,13 @@ fn nothing_is_appended_to_a_unified_kernel_image() {
     assert!(error.to_string().contains("unified"), "{error}");
     assert!(error.hint_text().is_some());
     let mut plan = guest.plan_of(Loader::Uki, &[Hardware::Ahci]).unwrap();
-    assert!(plan.append(Vec::new()).is_err());
+    assert!(plan.append(&[]).is_err());
     let mut plan = guest.plan(&[]);
     let mut script = Writer::new(Vec::new());
     script
         .file(b"scripts/local-bottom/x", 0o755, b"#!/bin/sh")
         .unwrap();
-    plan.append(script.finish().unwrap()).unwrap();
+    plan.append(&script.finish().unwrap()).unwrap();
     assert!(unpacked(&plan).1.has("scripts/local-bottom/x"));
 }
 

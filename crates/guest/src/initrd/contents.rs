@@ -16,8 +16,8 @@ pub struct Contents {
     pub segments: Vec<Segment>,
     /// What is there, by path; no path begins with `/`.
     pub members: BTreeMap<Vec<u8>, Member>,
-    /// The list of modules that initramfs-tools' scripts load, if it has one.
-    pub conf_modules: Option<Vec<u8>>,
+    /// Its texts: what short files in `etc`, `conf` and `cryptroot` hold, by path.
+    pub texts: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 /// A name in an initrd.
@@ -73,9 +73,12 @@ impl Tool {
     }
 }
 
-/// What list of modules is kept, and how long it may be.
-const CONF_MODULES: &[u8] = b"conf/modules";
-const CONF_MODULES_BYTES: u64 = 64 << 10;
+/// Folders whose files are kept: what configures the programs in it.
+const TEXTS: &[&str] = &["etc/", "conf/", "cryptroot/"];
+
+/// How long one may be, and all of them together.
+const TEXT_BYTES: u32 = 128 << 10;
+const ALL_TEXT_BYTES: usize = 16 << 20;
 
 /// Links that may be met on the way of one path.
 const MOST_LINKS: u32 = 40;
@@ -85,6 +88,7 @@ impl Contents {
     pub fn read(source: &mut dyn Read, limits: &Limits) -> Result<Self> {
         let mut contents = Self::default();
         let mut name_bytes = 0_usize;
+        let mut left = ALL_TEXT_BYTES;
         let mut too_many = |contents: &Self, more: usize| {
             name_bytes = name_bytes.saturating_add(more);
             match contents.members.len() >= limits.members || name_bytes > limits.name_bytes {
@@ -101,11 +105,13 @@ impl Contents {
                 _ => 0,
             };
             too_many(&contents, header.path.len() + of_link)?;
-            if header.path == CONF_MODULES && kind == MemberKind::File {
+            contents.texts.remove(&header.path);
+            let len = header.len_bytes as usize;
+            if kind == MemberKind::File && is_text(header) && len <= left {
                 let mut text = Vec::new();
-                let mut content = content.take(CONF_MODULES_BYTES);
                 content.read_to_end(&mut text).map_err(from_io)?;
-                contents.conf_modules = Some(text);
+                contents.texts.insert(header.path.clone(), text);
+                left -= len;
             }
             if !header.path.is_empty() {
                 let len_bytes = header.len_bytes;
@@ -121,6 +127,12 @@ impl Contents {
     /// Returns whether something is at `path`, links on the way followed.
     pub fn has(&self, path: &str) -> bool {
         self.members.contains_key(&self.resolve(path.as_bytes()))
+    }
+
+    /// Returns a text, links on the way to it followed; none if it is not there or is no text.
+    pub fn text(&self, path: &str) -> Option<&str> {
+        let bytes = self.texts.get(&self.resolve(path.as_bytes()))?;
+        std::str::from_utf8(bytes).ok()
     }
 
     /// Returns the path that `path` leads to, links on its way and at its end followed. What is not
@@ -200,6 +212,12 @@ impl Contents {
             () => Tool::Unknown,
         }
     }
+}
+
+fn is_text(header: &cpio::Header) -> bool {
+    let mut folders = TEXTS.iter();
+    let is_in = folders.any(|folder| header.path.starts_with(folder.as_bytes()));
+    is_in && header.len_bytes <= TEXT_BYTES
 }
 
 fn kind_of(header: &cpio::Header, content: &mut dyn Read) -> Result<MemberKind> {

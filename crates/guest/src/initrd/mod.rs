@@ -10,7 +10,7 @@ mod input;
 mod lz4;
 mod lzop;
 
-use std::io::{Read, Write};
+use std::io::Read;
 
 use hako_block::{Error, Result};
 
@@ -176,32 +176,6 @@ impl Read for Bounded<'_> {
             }
         }
         Ok(len)
-    }
-}
-
-/// Writes one compressed stream unpacked, and returns its length. Errors:
-/// [`hako_block::ErrorKind::Corrupt`] if that is more than `most`.
-pub(crate) fn unpack_to(
-    compression: Compression,
-    source: &mut dyn Read,
-    most: u64,
-    output: &mut dyn Write,
-) -> Result<u64> {
-    let mut input = Input::new(source);
-    let decoder = Decoder::new(compression, &mut input)?;
-    let mut bounded = decoder.take(most.saturating_add(1));
-    let mut buf = vec![0; 64 << 10];
-    let mut len = 0;
-    loop {
-        match bounded.read(&mut buf).map_err(from_io)? {
-            0 => return Ok(len),
-            more => {
-                let bytes = buf.get(..more).unwrap_or_default();
-                let written = output.write_all(bytes);
-                written.map_err(|error| Error::io("write an unpacked initrd", error))?;
-                len += more as u64;
-            }
-        }
     }
 }
 

@@ -80,7 +80,7 @@ fn contents(bytes: &[u8]) -> Result<Contents> {
 
 fn check_main(contents: &Contents) {
     assert!(contents.has("lib/modules/6.1.0-9/kernel/fs/x.txt"));
-    assert_eq!(contents.conf_modules.as_deref(), Some(&b"dm_mod\n"[..]));
+    assert_eq!(contents.text("conf/modules"), Some("dm_mod\n"));
     assert_eq!(
         contents.modules_folder("6.1.0-9"),
         b"usr/lib/modules/6.1.0-9"
@@ -135,7 +135,7 @@ fn what_is_appended_after_any_compression_is_found() {
         let read = contents(&initrd).unwrap();
         let kinds: Vec<_> = read.segments.iter().map(|part| part.compression).collect();
         assert_eq!(kinds, [*compression, Compression::None], "{program}");
-        assert_eq!(read.conf_modules.as_deref(), Some(&b"other\n"[..]));
+        assert_eq!(read.text("conf/modules"), Some("other\n"));
         let mut twice = packed.clone();
         twice.resize(packed.len().next_multiple_of(4) + 8, 0);
         twice.extend_from_slice(&packed);

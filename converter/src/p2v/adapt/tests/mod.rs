@@ -9,6 +9,9 @@ use hako_guest::{FileSystem, Volumes};
 
 use super::*;
 
+mod initrds;
+mod nics;
+
 const ESP: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
 
 fn request() -> Request {
@@ -17,7 +20,9 @@ fn request() -> Request {
         serial_console: false,
         mask_agents: false,
         nics: Vec::new(),
+        were: Vec::new(),
         macs: Vec::new(),
+        only_default: false,
     }
 }
 
@@ -196,54 +201,4 @@ fn a_serial_console_and_masks_are_added_on_request_only() {
         .collect();
     assert_eq!(masked.len(), 1);
     assert_eq!(masked[0].path, "/etc/systemd/system/smartd.service");
-}
-
-#[test]
-fn names_of_cards_are_tied_to_their_addresses() {
-    let mac = |text: &str| text.parse::<Mac>().unwrap();
-    let nic = NicName {
-        name: "enp3s0".into(),
-        mac: mac("24:6e:96:aa:bb:01"),
-    };
-    let interfaces = "auto enp3s0\niface enp3s0 inet static\n# eno9 was here\n";
-    let root = || debian().file("/etc/network/interfaces", interfaces);
-    let systemd = || root().file("/lib/systemd/systemd-udevd", "");
-    let about_cards = |plan: &Plan| {
-        let asked = plan.remarks.iter();
-        asked
-            .filter(|remark| remark.contains("--nic enp3s0=MAC"))
-            .count()
-    };
-    let said = planned(vec![(None, systemd().build())], &request());
-    assert!(said.changes.is_empty());
-    assert_eq!(about_cards(&said), 1, "{:?}", said.remarks);
-
-    let path = "/etc/systemd/network/10-hako-enp3s0.link";
-    let link = |plan: &Plan| match &plan.changes.last().unwrap().what {
-        What::Create { bytes, .. } => String::from_utf8(bytes.clone()).unwrap(),
-        other => panic!("{other:?}"),
-    };
-    let named = Request {
-        nics: vec![nic.clone()],
-        ..request()
-    };
-    let only = Request {
-        macs: vec![nic.mac],
-        ..request()
-    };
-    for wanted in [&named, &only] {
-        let plan = planned(vec![(None, systemd().build())], wanted);
-        assert_eq!(about_cards(&plan), 0);
-        assert_eq!(plan.changes.last().unwrap().path, path);
-        let text = link(&plan).to_lowercase();
-        assert!(text.contains("macaddress=24:6e:96:aa:bb:01\n"), "{text}");
-        assert!(text.contains("\nname=enp3s0\n"), "{text}");
-    }
-    let rules = root().dir("/etc/udev/rules.d");
-    let plan = planned(vec![(None, rules.build())], &named);
-    assert!(link(&plan).contains("ATTR{address}==\"24:6e:96:aa:bb:01\""));
-    let tied = "[Match]\nMACAddress=24:6E:96:aa:bb:01\n[Link]\nName=enp3s0\n";
-    let tied = systemd().file("/etc/systemd/network/1.link", tied);
-    let plan = planned(vec![(None, tied.build())], &named);
-    assert_eq!((plan.changes.len(), about_cards(&plan)), (0, 0));
 }

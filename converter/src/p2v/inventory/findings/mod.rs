@@ -154,6 +154,17 @@ fn of_start(inventory: &Inventory) -> Vec<Finding> {
         let what = "its loader is found by a boot entry in the firmware, which is not on the disks";
         found.push(NO_FALLBACK.found("", what));
     }
+    if firmware.starts_both {
+        let taken = match firmware.kind {
+            FirmwareKind::Bios => "BIOS",
+            _ => "UEFI",
+        };
+        let what = format!(
+            "its disks start by UEFI and by BIOS ({}): {taken} is taken",
+            firmware.why
+        );
+        found.push(TWO_FIRMWARES.found("", what));
+    }
     if firmware.secure_boot == Some(true) {
         found.push(SECURE_BOOT.found("", "Secure Boot is on"));
     }
@@ -163,6 +174,11 @@ fn of_start(inventory: &Inventory) -> Vec<Finding> {
     if !inventory.machine.hypervisor.is_empty() {
         let what = format!("it is a virtual machine ({})", inventory.machine.hypervisor);
         found.push(VIRTUAL.found("", what));
+    }
+    if inventory.os.family == "windows" {
+        let what =
+            "it is Windows: hako copies it and changes nothing in it, neither drivers nor registry";
+        found.push(WINDOWS.found("", what));
     }
     if inventory.os.family.is_empty() {
         found.push(NO_SYSTEM.found("", "no system was found on the disks"));

@@ -78,7 +78,7 @@ pub(super) const CACHED: Rule = rule(
 pub(super) const MULTIPATH: Rule = rule(
     Level::Warning,
     "multipath",
-    "the machine sees one disk: multipath is taken out of its configuration when the copy is adapted",
+    "the machine sees one disk: switch multipathd off there if no volume needs it any more",
 );
 pub(super) const SAN: Rule = rule(
     Level::Warning,
@@ -104,6 +104,11 @@ pub(super) const NO_FALLBACK: Rule = rule(
     Level::Warning,
     "no-efi-fallback",
     "the machine has no boot entry: hako p2v adapt writes \\EFI\\BOOT\\BOOTX64.EFI",
+);
+pub(super) const TWO_FIRMWARES: Rule = rule(
+    Level::Note,
+    "two-firmwares",
+    "the plan takes that one; its line `firmware` changes it",
 );
 pub(super) const SECURE_BOOT: Rule = rule(
     Level::Note,
@@ -194,6 +199,11 @@ pub(super) const DHCP: Rule = rule(
     Level::Note,
     "dhcp",
     "it gets the same address if the machine keeps the MAC address, or the server is told the new one",
+);
+pub(super) const WINDOWS: Rule = rule(
+    Level::Note,
+    "windows",
+    "keep the controller (SATA, NVMe) and card (e1000e) of the plan, whose drivers it has; others need theirs installed once it runs",
 );
 pub(super) const NO_SYSTEM: Rule = rule(
     Level::Warning,

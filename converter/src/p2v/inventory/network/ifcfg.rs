@@ -67,14 +67,15 @@ pub(super) fn parse(name: &str, text: &str) -> Option<(Configured, String)> {
         ports,
         addresses,
         method,
-        routes: Some(gateway)
+        routes: [gateway, first(&["IPV6_DEFAULTGW"])]
+            .into_iter()
             .filter(|gateway| !gateway.is_empty())
             .map(|gateway| Route {
                 to: "default".to_owned(),
-                gateway,
+                // `fe80::1%eth0`
+                gateway: gateway.split('%').next().unwrap_or_default().to_owned(),
                 nic: device.clone(),
             })
-            .into_iter()
             .collect(),
         name_servers: servers.map(|(_, server)| server.clone()).collect(),
         name: device,
@@ -85,6 +86,59 @@ pub(super) fn parse(name: &str, text: &str) -> Option<(Configured, String)> {
         bridge => bridge.to_owned(),
     };
     Some((configured, above))
+}
+
+/// Returns the routes of Red Hat's `route-NAME` and `route6-NAME` (lines of ip-route(8), or `ADDRESS0=`
+/// …) and SUSE's `routes` and `ifroute-NAME` (`TO GATEWAY NETMASK NAME`), an interface each.
+pub(super) fn routes(path: &str, text: &str) -> Vec<Configured> {
+    let file = path.rsplit('/').next().unwrap_or_default();
+    let begins = ["route-", "route6-", "ifroute-"];
+    let of_file = begins.iter().find_map(|begin| file.strip_prefix(begin));
+    if of_file.is_none() && file != "routes" {
+        return Vec::new();
+    }
+    let of_file = of_file.unwrap_or_default();
+    let lines = text.lines().map(str::trim);
+    let lines = lines.filter(|line| !line.starts_with('#') && !line.contains('='));
+    let of_lines = lines.filter_map(|line| route(line, of_file));
+    let values = variables(text.as_bytes());
+    let numbered = values.iter().filter_map(|(key, to)| {
+        let number = key.strip_prefix("ADDRESS")?;
+        let mask = values.get(&format!("NETMASK{number}"))?;
+        Some(Route {
+            to: format!("{to}/{}", prefix_of_mask(mask)?),
+            gateway: values.get(&format!("GATEWAY{number}"))?.clone(),
+            nic: of_file.to_owned(),
+        })
+    });
+    let all = of_lines.chain(numbered).map(|route| Configured {
+        name: route.nic.clone(),
+        file: path.to_owned(),
+        routes: vec![route],
+        ..Configured::default()
+    });
+    all.collect()
+}
+
+fn route(line: &str, of_file: &str) -> Option<Route> {
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let behind = |key: &str| {
+        let at = words.iter().position(|word| *word == key)?;
+        words.get(at + 1).copied()
+    };
+    let given = |at: usize| words.get(at).copied().filter(|word| *word != "-");
+    let gateway = behind("via").or_else(|| given(1))?;
+    gateway.parse::<std::net::IpAddr>().ok()?;
+    let to = match (*words.first()?, given(2).and_then(prefix_of_mask)) {
+        (to, Some(prefix)) if !to.contains('/') && to != "default" => format!("{to}/{prefix}"),
+        (to, _) => to.to_owned(),
+    };
+    let nic = behind("dev").or_else(|| given(3).filter(|_| behind("via").is_none()));
+    Some(Route {
+        to,
+        gateway: gateway.to_owned(),
+        nic: nic.unwrap_or(of_file).to_owned(),
+    })
 }
 
 /// Returns the addresses: `IPADDR`, `IPADDR0` … each with its prefix or mask.

@@ -14,10 +14,30 @@ mod networkd;
 mod tests;
 mod yaml;
 
+use hako_formats::machine::Mac;
 use hako_guest::Tree;
 
 use super::model::{AddressMethod, Inventory, Nic, NicKind, Route};
 use super::system::{names, text};
+
+/// A network card's name, and the address that it is known by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NicName {
+    /// The name that the system's texts call it by.
+    pub name: String,
+    /// Its address.
+    pub mac: Mac,
+}
+
+/// A file that knows a card by its address.
+#[derive(Debug, Clone)]
+pub(in crate::p2v) struct KnownBy {
+    pub(in crate::p2v) nic: NicName,
+    /// Its path.
+    pub(in crate::p2v) file: String,
+    /// Whether it says the name itself.
+    pub(in crate::p2v) gives_name: bool,
+}
 
 /// What a file says of an interface.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -44,17 +64,20 @@ struct Configured {
 const MOST_NICS: usize = 1000;
 const MOST_SAID: usize = 10_000;
 
-/// Adds what the files say to the interfaces that are known, and those that only they know. `is_whole`:
-/// the interfaces that are known are all that the machine has.
-pub(super) fn add(inventory: &mut Inventory, tree: &Tree, is_whole: bool) {
-    let mut all = Vec::new();
-    all.extend(udev_names(tree));
-    all.extend(of_networkd(tree));
-    all.extend(of_ifupdown(tree));
-    all.extend(of_ifcfg(tree));
-    all.extend(of_network_manager(tree));
-    all.extend(of_netplan(tree, &mut inventory.remarks));
-    all.truncate(MOST_SAID);
+/// What is known of a machine's interfaces before its files are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Nothing.
+    Nothing,
+    /// All that it has, but not all of their addresses.
+    Cards,
+    /// All that it has, as they are.
+    All,
+}
+
+/// Adds what the files say to the interfaces that are known, and those that only they know.
+pub(super) fn add(inventory: &mut Inventory, tree: &Tree, known: Known) {
+    let mut all = said(tree, &mut inventory.remarks);
     name_the_nameless(&mut all, &inventory.nics);
     for configured in all.iter().filter(|one| is_pattern(&one.name)) {
         let fits = inventory.nics.iter_mut();
@@ -63,7 +86,7 @@ pub(super) fn add(inventory: &mut Inventory, tree: &Tree, is_whole: bool) {
         }
     }
     for configured in all.into_iter().filter(|one| !is_pattern(&one.name)) {
-        merge(inventory, configured, is_whole);
+        merge(inventory, configured, known);
     }
     let resolv = text(tree, "/etc/resolv.conf");
     let servers = resolv
@@ -75,6 +98,41 @@ pub(super) fn add(inventory: &mut Inventory, tree: &Tree, is_whole: bool) {
     {
         push_new(&mut inventory.name_servers, server);
     }
+}
+
+/// Returns the names of cards that files know by their addresses, and those.
+pub(in crate::p2v) fn known_by(tree: &Tree) -> Vec<KnownBy> {
+    let mut all = said(tree, &mut Vec::new());
+    let gives_name: Vec<bool> = all.iter().map(|one| !one.name.is_empty()).collect();
+    name_the_nameless(&mut all, &[]);
+    let is_card = |one: &Configured| one.kind.is_none_or(|kind| kind == NicKind::Physical);
+    let cards = all.into_iter().zip(gives_name);
+    let known = cards.filter_map(|(one, gives_name)| {
+        let mac = one.mac.parse().ok()?;
+        let is_named = !is_pattern(&one.name) && one.name.parse::<Mac>().is_err();
+        (is_named && is_card(&one)).then_some(KnownBy {
+            nic: NicName {
+                name: one.name,
+                mac,
+            },
+            file: one.file,
+            gives_name,
+        })
+    });
+    known.collect()
+}
+
+/// Returns all that files say.
+fn said(tree: &Tree, remarks: &mut Vec<String>) -> Vec<Configured> {
+    let mut all = Vec::new();
+    all.extend(udev_names(tree));
+    all.extend(of_networkd(tree));
+    all.extend(of_ifupdown(tree));
+    all.extend(of_ifcfg(tree));
+    all.extend(of_network_manager(tree));
+    all.extend(of_netplan(tree, remarks));
+    all.truncate(MOST_SAID);
+    all
 }
 
 /// Gives what is known by its address the name that something else gives to that.
@@ -103,7 +161,7 @@ fn name_the_nameless(all: &mut [Configured], nics: &[Nic]) {
     }
 }
 
-fn merge(inventory: &mut Inventory, configured: Configured, is_whole: bool) {
+fn merge(inventory: &mut Inventory, configured: Configured, known_before: Known) {
     let Configured {
         name,
         mac,
@@ -125,7 +183,8 @@ fn merge(inventory: &mut Inventory, configured: Configured, is_whole: bool) {
     let is_new = known.is_none();
     let at = match known {
         Some(at) => at,
-        None if is_whole || inventory.nics.len() >= MOST_NICS => return,
+        None if known_before != Known::Nothing => return,
+        None if inventory.nics.len() >= MOST_NICS => return,
         None => {
             inventory.nics.push(Nic {
                 kind: kind_of_name(&name),
@@ -142,7 +201,7 @@ fn merge(inventory: &mut Inventory, configured: Configured, is_whole: bool) {
         nic.ports = port_of_name(&name);
         nic.name = name;
     }
-    if !is_whole {
+    if known_before == Known::Nothing {
         set_if_empty(&mut nic.permanent_mac, mac.to_lowercase());
         set_if_empty(&mut nic.mac, set_mac.to_lowercase());
         if let Some(kind) = kind.filter(|kind| *kind != NicKind::Physical) {
@@ -150,9 +209,6 @@ fn merge(inventory: &mut Inventory, configured: Configured, is_whole: bool) {
         }
         nic.vlan = nic.vlan.or(vlan);
         nic.mtu = nic.mtu.or(mtu);
-        for address in addresses {
-            push_new(&mut nic.addresses, &address);
-        }
         for port in ports {
             push_new(&mut nic.ports, &port);
         }
@@ -160,6 +216,11 @@ fn merge(inventory: &mut Inventory, configured: Configured, is_whole: bool) {
             if inventory.routes.len() < MOST_NICS && !inventory.routes.contains(&route) {
                 inventory.routes.push(route);
             }
+        }
+    }
+    if known_before != Known::All {
+        for address in addresses {
+            push_new(&mut nic.addresses, &plain(&address));
         }
     }
     // What says more counts more: an address is more than none.
@@ -241,6 +302,16 @@ fn port_of_name(name: &str) -> Vec<String> {
     port.map(|(port, _)| port.to_owned()).into_iter().collect()
 }
 
+/// Returns an address as the kernel writes it: IPv6 may be written in many ways.
+fn plain(address: &str) -> String {
+    let (host, prefix) = address.split_once('/').unwrap_or((address, ""));
+    match host.parse::<std::net::Ipv6Addr>() {
+        Ok(host) if !prefix.is_empty() => format!("{host}/{prefix}"),
+        Ok(host) => host.to_string(),
+        Err(_) => address.to_owned(),
+    }
+}
+
 /// Returns the length of a network's prefix by its mask, or the number that it is.
 fn prefix_of_mask(mask: &str) -> Option<u32> {
     if let Ok(prefix) = mask.parse::<u32>() {
@@ -271,26 +342,27 @@ fn in_file(mut configured: Configured, file: &str) -> Configured {
     configured
 }
 
-/// `ATTR{address}=="…" … NAME="eth0"` of the rules that kept names once.
+/// `ATTR{address}=="…" … NAME="eth0"` of udev's rules.
 fn udev_names(tree: &Tree) -> Vec<Configured> {
-    let path = "/etc/udev/rules.d/70-persistent-net.rules";
-    let rules = text(tree, path);
-    let rules = rules
-        .lines()
-        .filter(|line| !line.trim_start().starts_with('#'));
-    let named = rules.filter_map(|line| {
-        let after = |key: &str| {
-            let rest = line.split_once(key)?.1.split_once('"')?.1;
-            Some(rest.split_once('"')?.0.to_owned())
-        };
-        Some(Configured {
-            mac: after("ATTR{address}==").or_else(|| after("SYSFS{address}=="))?,
-            name: after("NAME=")?,
-            file: path.to_owned(),
-            ..Configured::default()
-        })
-    });
-    named.collect()
+    let mut all = Vec::new();
+    for (path, text) in files(tree, "/etc/udev/rules.d", ".rules") {
+        let lines = text.lines();
+        let rules = lines.filter(|line| !line.trim_start().starts_with('#'));
+        all.extend(rules.filter_map(|line| Some(in_file(udev_name(line)?, &path))));
+    }
+    all
+}
+
+fn udev_name(rule: &str) -> Option<Configured> {
+    let after = |key: &str| {
+        let rest = rule.split_once(key)?.1.split_once('"')?.1;
+        Some(rest.split_once('"')?.0.to_owned())
+    };
+    Some(Configured {
+        mac: after("ATTR{address}==").or_else(|| after("SYSFS{address}=="))?,
+        name: after(" NAME=").or_else(|| after(",NAME="))?,
+        ..Configured::default()
+    })
 }
 
 fn of_networkd(tree: &Tree) -> Vec<Configured> {
@@ -324,6 +396,7 @@ fn of_ifcfg(tree: &Tree) -> Vec<Configured> {
                 !name.ends_with(['~', '%']) && !name.contains(".bak") && !name.contains(".rpm")
             };
             let Some(name) = name.filter(is_copy) else {
+                all.extend(ifcfg::routes(&path, &text));
                 continue;
             };
             if let Some((configured, above)) = ifcfg::parse(name, &text) {

@@ -10,7 +10,7 @@ fn of(files: &[(&str, &str)]) -> Inventory {
             fs.file(path, text)
         });
     let mut inventory = Inventory::default();
-    add(&mut inventory, &Tree::new(fs.build()), false);
+    add(&mut inventory, &Tree::new(fs.build()), Known::Nothing);
     inventory
 }
 

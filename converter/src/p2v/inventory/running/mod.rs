@@ -18,6 +18,7 @@ use hako_guest::Tree;
 
 use super::host::HostFs;
 use super::model::{Boot, Inventory, Kernel, SCHEMA, Source};
+use super::network::Known;
 use super::system::{text, word};
 use super::{findings, firmware, network, services, system};
 
@@ -58,7 +59,15 @@ pub fn of_running(root: &Path, deep: bool, now: u64) -> Inventory {
     }
     inventory.boot = boot(&tree, &kernels, deep);
     nics::add(&mut inventory, &tree, root);
-    network::add(&mut inventory, &tree, true);
+    let known = match root == Path::new("/") {
+        true => Known::All,
+        false => Known::Cards,
+    };
+    if known == Known::Cards && !inventory.nics.is_empty() {
+        let what = "addresses of network cards are those that files tell: no kernel can be asked";
+        inventory.remarks.push(what.to_owned());
+    }
+    network::add(&mut inventory, &tree, known);
     inventory.services = services::running(&tree);
     inventory.findings = devices::left_behind(&tree);
     findings::add(&mut inventory);

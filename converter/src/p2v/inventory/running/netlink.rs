@@ -30,6 +30,8 @@ const ADDRESS: u16 = 1;
 const ADDRESS_LOCAL: u16 = 2;
 /// Scope of an address that is good on its link only.
 const SCOPE_LINK: u8 = 253;
+/// The flag of an address of IPv6 that is changed now and then, for privacy.
+const TEMPORARY: u8 = 1;
 /// Messages that are received at most.
 const MOST_MESSAGES: usize = 100_000;
 
@@ -136,7 +138,7 @@ fn link(body: &[u8], known: &mut BTreeMap<u32, Known>) -> Option<()> {
 }
 
 fn address(body: &[u8], known: &mut BTreeMap<u32, Known>) -> Option<()> {
-    let [family, prefix, _, scope, ..] = *body else {
+    let [family, prefix, flags, scope, ..] = *body else {
         return None;
     };
     let attributes = body.get(8..)?;
@@ -147,7 +149,8 @@ fn address(body: &[u8], known: &mut BTreeMap<u32, Known>) -> Option<()> {
         (10, 16) => Ipv6Addr::from(*value.first_chunk::<16>()?).to_string(),
         _ => return None,
     };
-    if scope < SCOPE_LINK {
+    let is_passing = family == 10 && flags & TEMPORARY != 0;
+    if scope < SCOPE_LINK && !is_passing {
         let link = known.get_mut(&u32_at(body, 4)?)?;
         link.addresses.push(format!("{text}/{prefix}"));
     }
@@ -188,13 +191,25 @@ mod tests {
         .concat();
         let four = [&[2, 24, 0, 0][..], &index, &attribute(1, &[192, 0, 2, 5])].concat();
         let local = [&[10, 64, 0, 253][..], &index, &attribute(1, &[0xfe; 16])].concat();
-        let all = [message(16, &link), message(20, &four), message(20, &local)].concat();
+        let six = |flags: u8, last: u8| {
+            let address = [&[0x20, 1, 0xd, 0xb8][..], &[0; 11], &[last]].concat();
+            let body = [&[10, 64, flags, 0][..], &index, &attribute(1, &address)].concat();
+            message(20, &body)
+        };
+        let all = [
+            message(16, &link),
+            message(20, &four),
+            message(20, &local),
+            six(0x80, 5),
+            six(1, 6),
+        ]
+        .concat();
         let mut known = BTreeMap::new();
         assert!(decode(&all, &mut known));
         let expected = Known {
             name: "eno1".into(),
             permanent_mac: "00:50:56:01:02:03".into(),
-            addresses: vec!["192.0.2.5/24".into()],
+            addresses: vec!["192.0.2.5/24".into(), "2001:db8::5/64".into()],
         };
         assert_eq!(known[&7], expected);
         for len in 0..all.len() {

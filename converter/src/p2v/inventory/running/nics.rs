@@ -1,6 +1,6 @@
 //! Network interfaces by `/sys/class/net`, their routes by `/proc/net`.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use hako_guest::Tree;
@@ -13,13 +13,18 @@ use super::paths::real_path;
 /// The type of Ethernet and of InfiniBand in `/sys/class/net/*/type`: others are no cards.
 const CARDS: [u32; 2] = [1, 32];
 
-/// Adds the interfaces and routes. Below another root than `/` nobody can be asked.
+/// Adds the interfaces and routes. Below another root than `/` nobody can be asked: `/proc/net` may be
+/// there, and tells addresses of IPv6 only.
 pub(super) fn add(inventory: &mut Inventory, tree: &Tree, root: &Path) {
     let known = match root == Path::new("/") {
         true => netlink::ask(),
         false => None,
     };
     let bonded = bonded(tree);
+    let of_files = match known {
+        Some(_) => Vec::new(),
+        None => addresses(tree),
+    };
     for name in names(tree, "/sys/class/net") {
         let place = format!("/sys/class/net/{name}");
         let kind = number::<u32>(tree, &format!("{place}/type"));
@@ -32,6 +37,9 @@ pub(super) fn add(inventory: &mut Inventory, tree: &Tree, root: &Path) {
             nic.addresses.clone_from(&told.addresses);
             nic.permanent_mac.clone_from(&told.permanent_mac);
         }
+        let own = of_files.iter().filter(|(of, _)| *of == name);
+        nic.addresses
+            .extend(own.map(|(_, address)| address.clone()));
         if nic.permanent_mac.is_empty()
             && let Some((_, mac)) = bonded.iter().find(|(port, _)| *port == name)
         {
@@ -40,6 +48,7 @@ pub(super) fn add(inventory: &mut Inventory, tree: &Tree, root: &Path) {
         inventory.nics.push(nic);
     }
     inventory.routes = routes(tree);
+    inventory.routes.extend(routes_of_six(tree));
 }
 
 fn nic(tree: &Tree, place: &str, name: &str) -> Nic {
@@ -129,6 +138,62 @@ fn bonded(tree: &Tree) -> Vec<(String, String)> {
         }
     }
     all
+}
+
+/// Returns addresses of IPv6 by `/proc/net/if_inet6`: the address, the interface's number, the prefix,
+/// the scope and flags in hexadecimal digits, the interface's name.
+fn addresses(tree: &Tree) -> Vec<(String, String)> {
+    /// Scope of all networks, and the flag of an address that is changed now and then.
+    const GLOBAL: u32 = 0;
+    const TEMPORARY: u32 = 1;
+    let table = text(tree, "/proc/net/if_inet6");
+    let all = table.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let number = |at: usize| u32::from_str_radix(words.get(at)?, 16).ok();
+        let is_kept = number(3)? == GLOBAL && number(4)? & TEMPORARY == 0;
+        let address = format!("{}/{}", six(words.first()?)?, number(2)?);
+        is_kept.then(|| {
+            (
+                words.get(5).copied().unwrap_or_default().to_owned(),
+                address,
+            )
+        })
+    });
+    all.collect()
+}
+
+/// Returns an address of IPv6 by its 32 hexadecimal digits.
+fn six(digits: &str) -> Option<Ipv6Addr> {
+    let is_one = digits.len() == 32;
+    let number = u128::from_str_radix(digits, 16).ok().filter(|_| is_one)?;
+    Some(Ipv6Addr::from(number))
+}
+
+/// Returns the routes over gateways of IPv6 by `/proc/net/ipv6_route`: where to and its prefix, where
+/// from and its prefix, the gateway, the metric, two counters, flags; all in hexadecimal digits.
+fn routes_of_six(tree: &Tree) -> Vec<Route> {
+    /// Flags: up, over a gateway, and refused.
+    const UP: u32 = 1;
+    const GATEWAY: u32 = 2;
+    const REJECT: u32 = 0x200;
+    let table = text(tree, "/proc/net/ipv6_route");
+    let routes = table.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let number = |at: usize| u32::from_str_radix(words.get(at)?, 16).ok();
+        let (to, gateway) = (six(words.first()?)?, six(words.get(4)?)?);
+        if number(8)? & (UP | GATEWAY | REJECT) != UP | GATEWAY {
+            return None;
+        }
+        Some(Route {
+            to: match number(1)? {
+                0 => "default".to_owned(),
+                prefix => format!("{to}/{prefix}"),
+            },
+            gateway: gateway.to_string(),
+            nic: (*words.get(9)?).to_owned(),
+        })
+    });
+    routes.collect()
 }
 
 /// Returns the routes over gateways: of IPv4 by `/proc/net/route`, whose numbers are in the machine's

@@ -262,8 +262,27 @@ fn network(server: &Server) {
     );
     server.file("proc/net/route", "Iface Destination Gateway Flags RefCnt Use Metric Mask\nbond0 00000000 010200C0 0003 0 0 0 00000000\n");
     server.file(
+        "proc/net/ipv6_route",
+        "20010db8000000000000000000000000 40 00000000000000000000000000000000 00 \
+         00000000000000000000000000000000 00000100 00000001 00000000 00000001    bond0\n\
+         20010db8000100000000000000000000 30 00000000000000000000000000000000 00 \
+         20010db8000000000000000000000002 00000400 00000001 00000000 00000003    bond0\n\
+         00000000000000000000000000000000 00 00000000000000000000000000000000 00 \
+         fe800000000000000000000000000001 00000400 00000001 00000000 00000003    bond0\n\
+         00000000000000000000000000000000 00 00000000000000000000000000000000 00 \
+         00000000000000000000000000000000 ffffffff 00000001 00000000 00200200       lo\n",
+    );
+    server.file(
+        "proc/net/if_inet6",
+        "20010db8000000000000000000000005 04 40 00 80    bond0\n\
+         20010db80000000000000000deadbeef 04 40 00 01    bond0\n\
+         fe8000000000000050540000000000aa 04 40 20 80    bond0\n\
+         00000000000000000000000000000001 01 80 10 80       lo\n",
+    );
+    server.file(
         "etc/network/interfaces",
-        "auto bond0\niface bond0 inet static\n address 192.0.2.5/24\n",
+        "auto bond0\niface bond0 inet static\n address 192.0.2.5/24\n\
+         iface bond0 inet6 static\n address 2001:DB8:0::5/64\n address 2001:db8::7\n netmask 64\n",
     );
 }
 
@@ -408,7 +427,36 @@ fn cards_have_the_addresses_that_they_were_made_with() {
         (NicKind::Vlan, Some(10))
     );
     assert_eq!(nic("bond0.10").ports, ["bond0"]);
-    assert_eq!(inventory.routes[0].gateway, "192.0.2.1");
+    let routes: Vec<_> = inventory
+        .routes
+        .iter()
+        .map(|route| {
+            (
+                route.to.as_str(),
+                route.gateway.as_str(),
+                route.nic.as_str(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        routes,
+        [
+            ("default", "192.0.2.1", "bond0"),
+            ("2001:db8:1::/48", "2001:db8::2", "bond0"),
+            ("default", "fe80::1", "bond0"),
+        ]
+    );
+    // Of a copy of its files nobody can ask the kernel: what they say counts, each address once.
+    assert_eq!(
+        nic("bond0").addresses,
+        ["2001:db8::5/64", "192.0.2.5/24", "2001:db8::7/64"]
+    );
+    assert!(
+        inventory
+            .remarks
+            .iter()
+            .any(|one| one.contains("no kernel can be asked"))
+    );
     assert!(inventory.nics.iter().all(|nic| nic.name != "lo"));
 }
 
@@ -439,6 +487,116 @@ fn what_stays_behind_and_what_is_odd_is_found() {
         inventory.remarks[0].starts_with("dm-0 cannot be read"),
         "{:?}",
         inventory.remarks
+    );
+}
+
+/// Adds a disk of a controller: what is above it in `/sys/devices`, its number there and its identity.
+fn lun(server: &Server, name: &str, above: &str, number: &str, wwn: &str) {
+    let device = format!("devices/{above}/{number}");
+    let place = format!("sys/{device}/block/{name}");
+    server.link(
+        &format!("sys/block/{name}"),
+        &format!("../{device}/block/{name}"),
+    );
+    server.files(
+        &place,
+        &[("size", "409600"), ("dev", &format!("65:{}", name.len()))],
+    );
+    server.files(&format!("{place}/queue"), &[("logical_block_size", "512")]);
+    server.link(&format!("{place}/device"), &format!("../../../{number}"));
+    server.files(
+        &format!("sys/{device}"),
+        &[("model", "LUN"), ("vendor", "NETAPP"), ("wwid", wwn)],
+    );
+}
+
+#[test]
+fn disks_on_a_storage_network_and_their_paths_are_known() {
+    let server = server();
+    let wwn = "naa.600a098038303053453f463045727643";
+    let fc = |port: u32| {
+        format!("pci0000:00/0000:05:00.{port}/host{port}/rport-{port}:0-2/target{port}:0:0")
+    };
+    lun(&server, "sdc", &fc(1), "1:0:0:1", wwn);
+    lun(&server, "sdde", &fc(2), "2:0:0:1", wwn);
+    lun(
+        &server,
+        "sdfgh",
+        "platform/host9/session1/target9:0:0",
+        "9:0:0:0",
+        "naa.6001405aaaa",
+    );
+    server.files("sys/block/dm-9", &[("size", "409600"), ("dev", "253:9")]);
+    let uuid = "mpath-3600a098038303053453f463045727643";
+    server.files("sys/block/dm-9/dm", &[("name", "mpatha"), ("uuid", uuid)]);
+    server.folder("sys/block/dm-9/slaves/sdc");
+    server.folder("sys/block/dm-9/slaves/sdde");
+    for driver in ["0000:05:00.1", "0000:05:00.2"] {
+        let place = format!("sys/devices/pci0000:00/{driver}/driver");
+        server.link(&place, "../../../bus/pci/drivers/lpfc");
+    }
+    server.file(
+        "proc/self/mountinfo",
+        "22 1 65:5 / / rw - ext4 /dev/sdfgh rw\n24 22 253:9 / /data rw - xfs /dev/mapper/mpatha rw\n",
+    );
+    let inventory = server.look();
+    let disk = |name: &str| {
+        let disk = inventory
+            .disks
+            .iter()
+            .find(|disk| disk.name == name)
+            .unwrap();
+        (disk.bus.as_str(), disk.driver.as_str())
+    };
+    assert_eq!(
+        (disk("sdc"), disk("sdde")),
+        (("fc", "lpfc"), ("fc", "lpfc"))
+    );
+    assert_eq!(disk("sdfgh").0, "iscsi");
+    let map = inventory.volume("mpatha").unwrap();
+    assert_eq!((map.kind, map.on.len()), (VolumeKind::Multipath, 2));
+    assert_eq!(inventory.disks_of("mpatha"), ["sdc", "sdde"]);
+    let found = |code: &str| {
+        let all = inventory.findings.iter().filter(|found| found.code == code);
+        all.map(|found| (found.about.as_str(), found.level))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(found("multipath"), [("mpatha", Level::Warning)]);
+    assert_eq!(found("root-on-network-disk"), [("sdfgh", Level::Blocker)]);
+    let paths = ["sdc", "sdde"].map(|name| (name, Level::Warning));
+    assert_eq!(found("network-disk"), paths);
+}
+
+#[test]
+fn cards_with_virtual_functions_and_those_that_compute_stay_behind() {
+    let server = server();
+    let pci = "sys/bus/pci/devices";
+    server.files(
+        &format!("{pci}/0000:3b:00.0"),
+        &[
+            ("class", "0x020000"),
+            ("vendor", "0x8086"),
+            ("sriov_numvfs", "8"),
+            ("sriov_totalvfs", "64"),
+        ],
+    );
+    server.files(
+        &format!("{pci}/0000:3b:00.1"),
+        &[
+            ("class", "0x020000"),
+            ("vendor", "0x8086"),
+            ("sriov_numvfs", "0"),
+            ("sriov_totalvfs", "64"),
+        ],
+    );
+    let inventory = server.look();
+    let all = inventory.findings.iter();
+    let found: Vec<_> = all.filter(|found| found.code == "sriov").collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].about, "0000:3b:00.0");
+    assert!(
+        found[0].what.contains('8') && !found[0].advice.is_empty(),
+        "{found:?}"
     );
 }
 

@@ -1,0 +1,220 @@
+//! What is appended to initrds: the guest's own drivers that they lack, and copies of texts that they
+//! keep of the system, where those change or names of network cards are to be known early.
+
+use hako_block::{ErrorKind, Result};
+use hako_guest::boot::Entry;
+use hako_guest::direct::{OverlaidFile, appendix};
+use hako_guest::initrd::Contents;
+
+use super::boot::{path_of, renamed};
+use super::macs::Moves;
+use super::{Change, Guest, Plan, Request, What, texts};
+
+/// Texts of initrds that may hold addresses of cards: names, rules, and options for dracut.
+const WITH_ADDRESSES: &[&str] = &[
+    "etc/systemd/network/",
+    "etc/udev/rules.d/",
+    "etc/sysconfig/network-scripts/",
+    "etc/NetworkManager/system-connections/",
+    "etc/cmdline.d/",
+    "etc/netplan/",
+];
+
+/// Programs that name network cards.
+const UDEV: &[&str] = &[
+    "usr/lib/systemd/systemd-udevd",
+    "lib/systemd/systemd-udevd",
+    "usr/lib/udev/udevd",
+    "lib/udev/udevd",
+    "sbin/udevd",
+    "usr/sbin/udevd",
+    "usr/bin/udevadm",
+    "bin/udevadm",
+    "sbin/udevadm",
+];
+
+/// Adds what initrds lack: the default entry's, and those of the others.
+///
+/// `naming`: the system's texts that give cards their names.
+pub(super) fn add(
+    guest: &Guest<'_>,
+    request: &Request,
+    moves: &Moves,
+    naming: &[String],
+    plan: &mut Plan,
+) -> Result<()> {
+    let Some(default) = guest.menu.default_entry() else {
+        let what = "no boot entry was found: whether the kernel finds its disks is not known";
+        plan.remarks.push(what.into());
+        return Ok(());
+    };
+    let overlay = Overlay {
+        guest,
+        moves,
+        naming,
+    };
+    overlay.append(default, request, plan)?;
+    let same_initrd = |one: &Entry, other: &Entry| {
+        let ends = one.initrds.last().zip(other.initrds.last());
+        ends.is_some_and(|(one, other)| one.path == other.path)
+    };
+    let mut done: Vec<&Entry> = vec![default];
+    // Entries that start something else, or have no initrd, lack nothing.
+    let others = guest.menu.entries.iter();
+    for entry in others.filter(|entry| entry.kernel.is_some() && !entry.initrds.is_empty()) {
+        if done.iter().any(|known| same_initrd(known, entry)) {
+            continue;
+        }
+        done.push(entry);
+        match request.only_default {
+            false => overlay.append(entry, request, plan)?,
+            true => overlay.tell(entry, request, plan)?,
+        }
+    }
+    Ok(())
+}
+
+/// What goes over the files of initrds.
+struct Overlay<'a> {
+    guest: &'a Guest<'a>,
+    moves: &'a Moves,
+    naming: &'a [String],
+}
+
+impl Overlay<'_> {
+    /// Adds what the initrd of an entry lacks.
+    fn append(&self, entry: &Entry, request: &Request, plan: &mut Plan) -> Result<()> {
+        let mut remarks = Vec::new();
+        let mut files = |contents: &Contents| {
+            let files = self.files(contents, plan);
+            remarks = files.1;
+            files.0
+        };
+        let appendix = appendix(self.guest.root, entry, request.hardware(), &mut files);
+        remarks.retain(|remark| !plan.remarks.contains(remark));
+        plan.remarks.extend(remarks);
+        let appendix = match appendix {
+            Ok(appendix) => appendix,
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                let remark = format!("initrd of {:?}: {error}", entry.title);
+                plan.remarks.push(remark);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let Some(bytes) = appendix.bytes else {
+            return Ok(());
+        };
+        let image = &appendix.initrd;
+        let Some(path) = path_of(self.guest, image.blob.file(), &image.path) else {
+            let remark = format!("initrd {}: the system does not mount it", image.path);
+            plan.remarks.push(remark);
+            return Ok(());
+        };
+        let len = image.blob.len_bytes();
+        // What the kernel lacks for one of several controllers is no harm.
+        let why = appendix.messages.into_iter();
+        let why = why.filter(|message| message.starts_with("appended"));
+        plan.changes.push(Change {
+            path,
+            what: What::Append { len, bytes },
+            why: why.collect(),
+        });
+        Ok(())
+    }
+
+    /// Says what the initrd of an entry lacks.
+    fn tell(&self, entry: &Entry, request: &Request, plan: &mut Plan) -> Result<()> {
+        let mut without = Plan::default();
+        without.changes.clone_from(&plan.changes);
+        let n_known = without.changes.len();
+        self.append(entry, request, &mut without)?;
+        without.remarks.retain(|one| !plan.remarks.contains(one));
+        plan.remarks.append(&mut without.remarks);
+        if without.changes.len() > n_known {
+            plan.remarks.push(format!(
+                "boot entry {:?} is not fitted: there was no room for what its initrd lacks",
+                entry.title
+            ));
+        }
+        Ok(())
+    }
+
+    /// Returns the files that go over those of an initrd, and what the user has to see to.
+    fn files(&self, contents: &Contents, plan: &Plan) -> (Vec<OverlaidFile>, Vec<String>) {
+        let mut remarks = Vec::new();
+        let mut files = self.of_devices(contents, &mut remarks);
+        files.extend(self.of_addresses(contents, &mut remarks));
+        files.extend(without_list(contents));
+        if UDEV.iter().any(|path| contents.has(path)) {
+            files.extend(self.naming.iter().filter_map(|path| {
+                let inside = path.trim_start_matches('/');
+                let text = plan.text(self.guest, path)?;
+                let why = "so that cards have their names from the beginning";
+                (contents.text(inside) != Some(text.as_str())).then(|| over(inside, text, why))
+            }));
+        }
+        (files, remarks)
+    }
+
+    /// Returns its copies of texts that name devices.
+    fn of_devices(&self, contents: &Contents, remarks: &mut Vec<String>) -> Vec<OverlaidFile> {
+        let mut files = Vec::new();
+        for kind in texts::KINDS {
+            for path in kind.in_initrd {
+                let Some(old) = contents.text(path) else {
+                    continue;
+                };
+                let new = (kind.rewrite)(self.guest.volumes, &format!("initrd: {path}"), old);
+                remarks.extend(new.remarks);
+                if new.text != old {
+                    files.push(over(path, new.text, &new.why.join("; ")));
+                }
+            }
+        }
+        files
+    }
+
+    /// Returns its texts that know cards by their addresses, and its pieces of the command line.
+    fn of_addresses(&self, contents: &Contents, remarks: &mut Vec<String>) -> Vec<OverlaidFile> {
+        let mut files = Vec::new();
+        let paths = contents.texts.keys();
+        for path in paths.filter_map(|path| std::str::from_utf8(path).ok()) {
+            let is_one = WITH_ADDRESSES.iter().any(|one| path.starts_with(one));
+            // What the system has of it goes there as it is.
+            let is_naming = |own: &String| own.trim_start_matches('/') == path;
+            if !is_one || self.naming.iter().any(is_naming) {
+                continue;
+            }
+            let old = contents.text(path).unwrap_or_default();
+            let (mut new, mut why) = self.moves.in_text(old);
+            if path.starts_with("etc/cmdline.d/") {
+                let named = format!("initrd: {path}");
+                new = renamed(self.guest, remarks, &named, &new, true, &mut why);
+            }
+            if new != old {
+                files.push(over(path, new, &why.join("; ")));
+            }
+        }
+        files
+    }
+}
+
+/// LVM looks at no disks but those of a list, if there is one; a file of an initrd cannot be taken out.
+fn without_list(contents: &Contents) -> Option<OverlaidFile> {
+    const LVM: &str = "etc/lvm/lvmlocal.conf";
+    const UNLISTED: &str = "devices/use_devicesfile=0";
+    let local = contents.text(LVM).unwrap_or_default();
+    let has_list = contents.has("etc/lvm/devices/system.devices");
+    let why = "so that LVM finds its volumes on other disks than those of the server";
+    let text = || format!("{local}\n# by hako\n{UNLISTED}\n");
+    (has_list && !local.contains(UNLISTED)).then(|| over(LVM, text(), why))
+}
+
+fn over(path: &str, content: String, why: &str) -> OverlaidFile {
+    OverlaidFile {
+        path: path.to_owned(),
+        content: content.into_bytes(),
+        why: why.to_owned(),
+    }
+}
