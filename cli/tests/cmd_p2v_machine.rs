@@ -153,6 +153,55 @@ fn hardware_of_qemu_and_another_name_and_format_are_taken() {
 }
 
 #[test]
+fn a_disk_is_found_again_by_its_partition_table_and_another_one_is_refused() {
+    let world = world("vmware");
+    for (image, identity) in [("a.img", "0x11111111"), ("c.img", "0x22222222")] {
+        let script = format!("label: dos\nlabel-id: {identity}\nstart=2048, size=4096\n");
+        world.write("script", script.as_bytes());
+        world.peer(
+            "sh",
+            &["-c", &format!("sfdisk -q --force {image} < script")],
+        );
+    }
+    let text = String::from_utf8(world.read("web.toml")).unwrap();
+    let (mut tables, mut lines) = (["11111111", "33333333", "22222222"].iter(), String::new());
+    for line in text.lines() {
+        lines += &format!("{line}\n");
+        if line.starts_with("source = \"sd") {
+            lines += &format!("table_uuid = \"{}\"\n", tables.next().unwrap());
+        }
+    }
+    world.write("web.toml", lines.as_bytes());
+    let run = capture(&world, "sda=c.img sdc=a.img");
+    assert!(
+        run.code == 2 && run.stderr.contains("another disk"),
+        "{}",
+        run.stderr
+    );
+    let swapped = lines
+        .replace("11111111", "x")
+        .replace("22222222", "11111111");
+    world.write(
+        "web.toml",
+        swapped.replace("\"x\"", "\"44444444\"").as_bytes(),
+    );
+    let run = capture(&world, "sda=a.img sdc=c.img");
+    assert!(run.code == 2, "{}", run.stderr);
+    let said = "table_uuid 11111111, disk sda of the plan table_uuid 44444444: another disk";
+    assert!(run.stderr.contains(said), "{}", run.stderr);
+    world.write("web.toml", lines.as_bytes());
+    // Nobody says which is which, and in another order.
+    let run = capture(&world, "c.img a.img");
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    let sources: Vec<&Value> = (0..2).map(|at| &report["disks"][at]["source"]).collect();
+    assert_eq!(sources, ["sda", "sdc"]);
+    for (disk, copy) in [("a.img", "web01"), ("c.img", "web01-2")] {
+        world.done(&format!("compare {disk} home/vms/web01/{copy}.vmdk"));
+    }
+}
+
+#[test]
 fn where_it_is_not_beyond_doubt_which_disk_is_which_nothing_is_copied() {
     let world = world("vmware");
     world.raw("short.img", 10 * MIB, &[]);

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueHint};
-use hako_block::{BlockImage, Cancel, Error, NoProgress, Result};
+use hako_block::{Cancel, Error, NoProgress, Result};
 use hako_converter::p2v::capture::{CaptureReport, CaptureRequest, capture};
 use hako_converter::p2v::plan::model::Disk;
 use hako_disk::Target;
-use hako_formats::{Allocation, DiskFormat, Task, open_chain};
+use hako_formats::{Allocation, DiskFormat, Task};
 use hako_guest::{Keys, VolumeUse};
 use serde_json::{Value, json};
 
@@ -68,7 +68,9 @@ Exit status:
 pub struct Capture {
     /// The disk to copy: an image or a block device; with --plan all that it keeps
     ///
-    /// A disk of a plan is NAME=DISK, by its name there. Without a name it is /dev/NAME, or the only one.
+    /// A disk of a plan is NAME=DISK, by its name there. Without a name it is the one with that world-wide
+    /// name, serial number or partition table; else /dev/NAME, or the only one. One that says to be another
+    /// is refused.
     #[arg(value_name = "[NAME=]DISK", value_hint = ValueHint::FilePath, required = true)]
     disks: Vec<OsString>,
 
@@ -167,11 +169,7 @@ impl Capture {
         let plan = read_plan(context, path, None)?;
         machine::refuse_undoable(&plan).map_err(named)?;
         let given: Vec<_> = self.disks.iter().map(|text| NamedDisk::of(text)).collect();
-        let disks = machine::matched(&plan, &given)?;
-        for (disk, path) in &disks {
-            let opened = open_chain(path, &self.read.options())?;
-            machine::refuse_other(disk, path, opened.chain.info().virtual_size)?;
-        }
+        let disks = machine::matched(&plan, &given, &self.read.options())?;
         let name = self.name.as_ref().unwrap_or(&plan.machine.name);
         let home = home()?;
         let bare =

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use hako_block::{Error, Result};
 use hako_converter::p2v::plan::model::{Action, Disk, Nic, Plan};
+use hako_formats::OpenOptions;
 use hako_formats::machine::{Bus, Cpu, Firmware, Node};
 use hako_vm::{CreateRequest, DiskContent, ImageFile, NewDisk, NewNic};
 
+use super::identity::Identity;
 use crate::size;
 use crate::vm::specs::network;
 
@@ -74,11 +76,18 @@ fn kept(plan: &Plan) -> impl Iterator<Item = &Disk> {
 
 /// Returns the disks that the plan keeps, in its order, each with where it is. Errors: invalid, wherever
 /// it is not beyond doubt which is which.
-pub fn matched<'a>(plan: &'a Plan, given: &[NamedDisk]) -> Result<Vec<(&'a Disk, PathBuf)>> {
+pub fn matched<'a>(
+    plan: &'a Plan,
+    given: &[NamedDisk],
+    open: &OpenOptions,
+) -> Result<Vec<(&'a Disk, PathBuf)>> {
     let all: Vec<&Disk> = kept(plan).collect();
     let mut found: Vec<(&Disk, PathBuf)> = Vec::new();
-    for one in given {
-        let disk = which(plan, &all, one, given.len()).map_err(|error| error.in_file(&one.path))?;
+    let paths: Vec<&Path> = given.iter().map(|one| one.path.as_path()).collect();
+    for (one, identity) in given.iter().zip(Identity::of_each(&paths, open)?) {
+        let named = |error: Error| error.in_file(&one.path);
+        let disk = which(plan, &all, one, given.len(), &identity).map_err(named)?;
+        refuse_other(disk, &identity).map_err(named)?;
         if found.iter().any(|(known, _)| known.source == disk.source) {
             let what = format!("disk {} is there already", disk.source);
             return Err(Error::invalid(what).in_file(&one.path));
@@ -102,8 +111,15 @@ pub fn matched<'a>(plan: &'a Plan, given: &[NamedDisk]) -> Result<Vec<(&'a Disk,
     Ok(found)
 }
 
-/// Returns which disk of the plan is meant.
-fn which<'a>(plan: &Plan, all: &[&'a Disk], one: &NamedDisk, n_given: usize) -> Result<&'a Disk> {
+/// Returns which disk of the plan is meant: the one that is said; else the one that it says to be; else
+/// the one of its name.
+fn which<'a>(
+    plan: &Plan,
+    all: &[&'a Disk],
+    one: &NamedDisk,
+    n_given: usize,
+    identity: &Identity,
+) -> Result<&'a Disk> {
     let named = |name: &str| all.iter().copied().find(|disk| disk.source == name);
     if let Some(name) = &one.name {
         return named(name).ok_or_else(|| {
@@ -113,6 +129,10 @@ fn which<'a>(plan: &Plan, all: &[&'a Disk], one: &NamedDisk, n_given: usize) -> 
                 false => format!("the plan has no disk {name}; it keeps {}", names(all)),
             })
         });
+    }
+    let mut same = all.iter().filter(|disk| identity.is(disk) == Some(true));
+    if let (Some(disk), None) = (same.next(), same.next()) {
+        return Ok(disk);
     }
     // A device of the server itself has the name that its inventory gave it.
     let device = one.path.strip_prefix("/dev").ok().and_then(Path::to_str);
@@ -133,19 +153,33 @@ fn names(disks: &[&Disk]) -> String {
     names.collect::<Vec<_>>().join("; ")
 }
 
-/// Refuses a disk that is not as long as the plan has it.
-pub fn refuse_other(disk: &Disk, path: &Path, virtual_size: u64) -> Result<()> {
-    match virtual_size == disk.as_is_bytes {
-        true => Ok(()),
-        false => {
-            let [here, there] = [virtual_size, disk.as_is_bytes].map(size::human);
-            let what = format!(
-                "it has {virtual_size} bytes ({here}), disk {} of the plan {} ({there}): another disk",
-                disk.source, disk.as_is_bytes
-            );
-            Err(Error::invalid(what).in_file(path))
-        }
+/// Refuses a disk that is not as long as the plan has it, or says that it is another one.
+fn refuse_other(disk: &Disk, identity: &Identity) -> Result<()> {
+    let virtual_size = identity.virtual_size;
+    if virtual_size != disk.as_is_bytes {
+        let [here, there] = [virtual_size, disk.as_is_bytes].map(size::human);
+        return Err(Error::invalid(format!(
+            "it has {virtual_size} bytes ({here}), disk {} of the plan {} ({there}): another disk",
+            disk.source, disk.as_is_bytes
+        )));
     }
+    if identity.is(disk) == Some(false) {
+        let planned = Identity {
+            virtual_size,
+            wwn: disk.wwn.clone(),
+            serial: disk.serial.clone(),
+            table_uuid: disk.table_uuid.clone(),
+        };
+        let what = format!(
+            "it is {}, disk {} of the plan {}: another disk",
+            identity.shown(),
+            disk.source,
+            planned.shown()
+        );
+        let hint = "if it is that one all the same, take these lines out of the plan";
+        return Err(Error::invalid(what).hint(hint));
+    }
+    Ok(())
 }
 
 /// Returns the machine of a plan with these images, one for each disk that it keeps.

@@ -2,6 +2,7 @@
 
 mod adapt;
 mod capture;
+mod identity;
 mod inventory;
 mod machine;
 mod plan;

@@ -46,6 +46,9 @@ fn planned(inventory: &Inventory, disk: &model::Disk, choices: &DiskChoices<'_>)
     Disk {
         source: name(),
         about: about(inventory, disk),
+        wwn: disk.wwn.clone(),
+        serial: disk.serial.clone(),
+        table_uuid: disk.table_uuid.clone(),
         action,
         why,
         mirror_of,

@@ -226,6 +226,15 @@ pub struct Disk {
     pub source: String,
     /// What it is, and what is on it.
     pub about: String,
+    /// Its world-wide name, where the inventory has it: by this a copy finds it again.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub wwn: String,
+    /// Its serial number.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub serial: String,
+    /// The identity of its partition table.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub table_uuid: String,
     /// What becomes of it.
     pub action: Action,
     /// Why.

@@ -144,6 +144,9 @@ impl Text {
         self.element("disks");
         self.key("source", disk.source.as_str());
         self.key("about", disk.about.as_str());
+        self.unless_empty("wwn", &disk.wwn);
+        self.unless_empty("serial", &disk.serial);
+        self.unless_empty("table_uuid", &disk.table_uuid);
         self.key("action", disk.action.name());
         self.unless_empty("why", &disk.why);
         self.some("mirror_of", disk.mirror_of.clone());
