@@ -1106,6 +1106,7 @@ complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcomman
 direct\t'By the kernel in its own disk, as its boot loader would'"
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from verify" -l timeout -d 'How long it may take to come up' -r
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from verify" -s o -l out -d 'Keep the report here instead of beside the machine' -r -f -a "(__fish_complete_directories)"
+complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from verify" -l key -d 'Open LUKS by the passphrase or key in FILE (repeatable); - asks for it, or reads standard input' -r -F
 complete -c hako -n "__fish_hako_using_subcommand p2v; and __fish_seen_subcommand_from verify" -l progress -d 'How to show progress' -r -f -a "auto\t'A bar on a terminal, nothing otherwise'
 plain\t'A line on standard error now and then'
 json\t'One JSON object per line on standard error'

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use hako_tests::peers::QemuImg;
-use hako_tests::{Run, hako, run, run_program};
+use hako_tests::{Run, hako, run, run_command, run_program};
 
 const PASSPHRASE: &str = "open sesame";
 
@@ -211,4 +211,50 @@ fn a_key_is_read_from_a_file_from_standard_input_and_from_a_terminal() {
         (&volume["kind"], &volume["name"]),
         (&"crypt".into(), &"disk/luks".into())
     );
+}
+
+#[test]
+fn verify_looks_into_luks_that_a_key_opens_and_says_what_it_could_not_see() {
+    let Some(bench) = Bench::new() else { return };
+    let key = bench.text("key");
+    let home = bench.text("home");
+    let hako =
+        |words: &[&str]| run_command(Command::new(hako()).args(words).env("HAKO_HOME", &home));
+    let outcome = |run: &Run| -> String {
+        let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        let all = report["checks"].as_array().unwrap().iter();
+        let checks = all.filter(|check| check["about"] == "file-system");
+        let said = checks.map(|check| format!("{}: {}", check["name"], check["outcome"]));
+        said.collect::<Vec<_>>().join(", ").replace('"', "")
+    };
+    let verify = |name: &str, words: &[&str]| {
+        let verb = ["p2v", "verify", name, "--no-boot", "--json"];
+        hako(&[&verb, words].concat())
+    };
+    for (name, damage) in [("good", ""), ("bad", "freei <12>")] {
+        if !damage.is_empty() {
+            run_program("debugfs", &["-w", "-R", damage, &bench.text("plain.raw")]);
+        }
+        let luks = bench.encrypt("cipher-alg=aes-256,cipher-mode=xts");
+        let create = [
+            "vm",
+            "create",
+            name,
+            "--guest-os",
+            "debian12-64",
+            "--from-disk",
+        ];
+        hako(&[&create[..], &[luks.to_str().unwrap()]].concat()).ok();
+    }
+    let shut = verify("bad", &[]);
+    assert_eq!(outcome(&shut), "disk: not-checked", "{}", shut.stdout);
+    for (name, code, expected) in [("good", 0, "passed"), ("bad", 4, "failed")] {
+        let run = verify(name, &["--key", &key]);
+        assert_eq!(run.code, Some(code), "{}{}", run.stdout, run.stderr);
+        assert_eq!(
+            outcome(&run),
+            format!("disk: not-checked, disk/luks: {expected}")
+        );
+    }
+    verify("good", &["--key", &bench.text("wrong")]).expect_code(7);
 }

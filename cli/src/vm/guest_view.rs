@@ -4,7 +4,7 @@ use hako_block::Result;
 use hako_guest::boot::{Entry, Image};
 use hako_guest::direct::{EntryDrivers, drivers_of};
 use hako_guest::os::{Kernel, Os};
-use hako_guest::{FoundVolume, Volumes};
+use hako_guest::{FoundVolume, Keys, Volumes};
 use hako_vm::{Guest, Inside, Vm, hardware_of};
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ pub struct GuestView {
 impl GuestView {
     /// Looks at the disks of a machine. Errors: as of [`Vm::look_inside`].
     pub fn of(vm: &Vm) -> Result<Self> {
-        let inside = vm.look_inside()?;
+        let inside = vm.look_inside(&Keys::default())?;
         let guest = Guest::of(&inside.volumes, None);
         let os = match &guest.root {
             Some(root) => Some(Os::of(&root.tree)),

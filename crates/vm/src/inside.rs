@@ -8,7 +8,7 @@ use hako_guest::boot::Menu;
 use hako_guest::direct::{DirectBoot, Request};
 use hako_guest::drivers::Hardware;
 use hako_guest::root::{Installation, Root, installation_of, installations};
-use hako_guest::{Disk, Volume, Volumes};
+use hako_guest::{Disk, Keys, Volume, Volumes};
 
 use crate::{Held, State, Vm};
 
@@ -35,9 +35,10 @@ pub struct Guest {
 }
 
 impl Vm {
-    /// Looks into its disks. Errors: [`ErrorKind::Locked`] if it runs or is suspended: its files are
+    /// Looks into its disks; `keys` open what is encrypted, and a key that opens nothing is an error
+    /// ([`ErrorKind::WrongKey`]). Errors: [`ErrorKind::Locked`] if it runs or is suspended: its files are
     /// not what is on its disks then.
-    pub fn look_inside(&self) -> Result<Inside> {
+    pub fn look_inside(&self, keys: &Keys) -> Result<Inside> {
         let refuse = |what: String| {
             let error = Error::new(ErrorKind::Locked, what).in_file(self.path());
             Err(error.hint("shut it down first"))
@@ -48,7 +49,7 @@ impl Vm {
             State::Running { by } => return refuse(format!("runs: {by}")),
             State::Suspended { file } => return refuse(format!("is suspended ({file})")),
         }
-        let (volumes, remarks) = self.volumes()?;
+        let (volumes, remarks) = self.volumes(keys)?;
         Ok(Inside {
             volumes,
             remarks,
@@ -58,7 +59,7 @@ impl Vm {
 
     /// Returns what is on its disks, and which of them could not be opened. Whoever calls holds the
     /// machine. Errors: that of the first disk if none can be opened.
-    pub fn volumes(&self) -> Result<(Volumes, Vec<String>)> {
+    pub fn volumes(&self, keys: &Keys) -> Result<(Volumes, Vec<String>)> {
         let mut disks: Vec<Arc<dyn Volume>> = Vec::new();
         let mut failed = Vec::new();
         for (node, disk) in self.vmx.machine().disks() {
@@ -73,14 +74,14 @@ impl Vm {
         let remarks = remarks.collect();
         match failed.into_iter().next() {
             Some((_, error)) if disks.is_empty() => Err(error),
-            _ => Ok((Volumes::of(disks)?, remarks)),
+            _ => Ok((Volumes::opened(disks, keys.clone())?, remarks)),
         }
     }
 
     /// Says how to boot one of its guest's entries without firmware: the one at this place of the
     /// menu, else the default. Whoever calls holds the machine. Errors: as of [`DirectBoot::plan`].
     pub fn plan_direct_boot(&self, request: &Request<'_>) -> Result<DirectBoot> {
-        let (volumes, remarks) = self.volumes()?;
+        let (volumes, remarks) = self.volumes(&Keys::default())?;
         let guest = Guest::of(&volumes, request.entry);
         let plan = guest
             .plan(request)

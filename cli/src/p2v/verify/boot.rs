@@ -15,7 +15,7 @@ use hako_edit::Intent;
 use hako_guest::Keys;
 use hako_guest::initrd::Contents;
 use hako_vm::Guest;
-use hako_vm::run::{Boot, Examiner, Heard, Qemu, RunFolder, Trial};
+use hako_vm::run::{Boot, Examiner, Heard, Qemu, RunFolder, RunSite, Trial};
 
 use crate::context::Context;
 use crate::vm::home::{home, run_home};
@@ -34,6 +34,8 @@ const FOR_REASONS: Duration = Duration::from_secs(60);
 /// What is booted, and how.
 pub struct Wanted<'a> {
     pub machine: &'a Path,
+    /// What opens encrypted volumes, to put a witness beside what is in them.
+    pub keys: &'a Keys,
     pub boot: Boot,
     pub limit: Duration,
 }
@@ -53,6 +55,7 @@ pub fn boot(
 ) -> Result<Booted> {
     let mut watch = Watch {
         nonce: Uuid::random().to_string(),
+        keys: wanted.keys.clone(),
         time: context.time(),
         no_witness: None,
         has_systemd: false,
@@ -62,13 +65,15 @@ pub fn boot(
     };
     let heard = Qemu::default().try_boot(
         &Trial {
-            home: &home()?,
-            run: &run_home()?,
-            machine: wanted.machine,
-            allow: &[],
+            site: RunSite {
+                home: &home()?,
+                run: &run_home()?,
+                machine: wanted.machine,
+                allow: &[],
+                launcher: &launcher()?,
+            },
             boot: wanted.boot.clone(),
             limit: wanted.limit,
-            launcher: &launcher()?,
             cancel,
         },
         &mut watch,
@@ -98,6 +103,7 @@ pub fn boot(
 /// Who watches it.
 struct Watch {
     nonce: String,
+    keys: Keys,
     time: u64,
     /// Why nobody in the guest can say what it is like.
     no_witness: Option<String>,
@@ -121,16 +127,10 @@ impl Watch {
     }
 
     fn put_witness(&mut self, disks: &[Arc<dyn BlockImage>], folder: &RunFolder) -> Result<bool> {
-        let keys = Keys::default();
-        let volumes = adapt::volumes_of(disks, &keys)?;
-        let guest = Guest::of(&volumes, None);
-        let Some(root) = &guest.root else {
+        let volumes = adapt::volumes_of(disks, &self.keys)?;
+        let found = Guest::of(&volumes, None);
+        let Some(guest) = adapt::Guest::of(&volumes, &found) else {
             return Ok(false);
-        };
-        let guest = adapt::Guest {
-            volumes: &volumes,
-            root,
-            menu: &guest.menu,
         };
         let Some(plan) = witness(&guest, &self.nonce) else {
             return Ok(false);
@@ -142,7 +142,7 @@ impl Watch {
             plan: &plan,
             keep: false,
             disks,
-            keys: &keys,
+            keys: &self.keys,
         };
         job.in_memory(self.time)?.write(&intent, disks)?;
         Ok(true)

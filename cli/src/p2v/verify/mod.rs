@@ -11,11 +11,13 @@ use hako_block::{Error, Result};
 use hako_converter::p2v::inventory::model::Inventory;
 use hako_converter::p2v::inventory::of_images;
 use hako_converter::p2v::verify::{About, Check, Outcome, Verdict, check_volumes};
+use hako_guest::Keys;
 use hako_vm::Vm;
 use hako_vm::run::Boot;
 
 use super::plan::read_inventory;
 use crate::context::Context;
+use crate::disk::keys::KeyFlags;
 use crate::exit::Exit;
 use crate::vm::home::home;
 use crate::vm::run::start::BootFlag;
@@ -26,6 +28,7 @@ Examples:
   hako p2v verify web01
   hako p2v verify web01 --inventory web01.json
   hako p2v verify web01 --no-boot --json
+  hako p2v verify web01 --no-boot --key passphrase
   hako p2v verify web01 --timeout 3600 --out report
 
 Exit status:
@@ -35,19 +38,22 @@ Exit status:
   3    it boots, and something is to be seen to
   4    a file system is damaged, or a volume is not whole
   5    the machine runs, is suspended or in use
-  6    no such virtual machine";
+  6    no such virtual machine
+  7    a key opens nothing";
 
 /// Check a machine that a server became: its file systems, and a boot
 ///
 /// First its file systems, read-only: every directory, where every file lies, and the map of what is in
 /// use (ext2-4, XFS, FAT; btrfs and NTFS as far as names lead). A log that was not replayed is as the
-/// copy was taken, and no damage. Arrays and volume groups must be whole.
+/// copy was taken, and no damage. Arrays and volume groups must be whole. What is encrypted (LUKS) is
+/// looked into if --key opens it, in memory; the boot asks for its passphrase all the same.
 ///
 /// Then it is booted with QEMU: nothing that the guest writes reaches its disks, and its network cards
 /// are there but lead nowhere, so that it never meets the server that it was. A service of systemd, put
 /// into what is thrown away, says what is mounted, swapped to, and how network cards are called; that is
 /// compared with the inventory, else with what the system's own files say. It is put into a root on
 /// ext2-4; of any other root with --boot direct behind the initrd (of initramfs-tools or dracut).
+/// Windows is not booted: nobody could tell how far it came.
 ///
 /// The report, the console and what the guest said of itself are kept in STEM.hako-verify beside the
 /// machine: report.json, console.log, guest.log, screen.txt.
@@ -78,6 +84,9 @@ pub struct Verify {
     /// Keep the report here instead of beside the machine
     #[arg(long, short, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     out: Option<PathBuf>,
+
+    #[command(flatten)]
+    keys: KeyFlags,
 }
 
 impl Verify {
@@ -87,12 +96,15 @@ impl Verify {
         let cancel = context.cancel_on_signals()?;
         let vm = Vm::open(&home()?, &self.vm, &[])?;
         let named = |error: Error| error.in_file(vm.path());
-        let (mut checks, own) = look(&vm, context, &mut || cancel.check()).map_err(named)?;
+        let keys = self.keys.read()?;
+        let (mut checks, own) = look(&vm, &keys, context, &mut || cancel.check()).map_err(named)?;
         let mut booted = None;
-        if !self.no_boot {
+        if own.os.family == "windows" && !self.no_boot {
+            checks.push(unasked());
+        } else if !self.no_boot {
             context.say(&format!("{}: booting it, with nothing kept", vm.name()));
             let inventory = inventory.as_ref().unwrap_or(&own);
-            let done = boot::boot(&self.boot_of(), inventory, &cancel, context)?;
+            let done = boot::boot(&self.boot_of(&keys), inventory, &cancel, context)?;
             checks.extend(done.checks.iter().cloned());
             booted = Some(done);
         }
@@ -117,9 +129,10 @@ impl Verify {
         })
     }
 
-    fn boot_of(&self) -> boot::Wanted<'_> {
+    fn boot_of<'a>(&'a self, keys: &'a Keys) -> boot::Wanted<'a> {
         boot::Wanted {
             machine: &self.vm,
+            keys,
             boot: match self.boot {
                 None => Boot::Usual,
                 Some(BootFlag::Firmware) => Boot::Firmware,
@@ -133,14 +146,27 @@ impl Verify {
 /// Checks what is on the disks, and says what the system there says of itself.
 fn look(
     vm: &Vm,
+    keys: &Keys,
     context: &Context,
     tick: &mut dyn FnMut() -> Result<()>,
 ) -> Result<(Vec<Check>, Inventory)> {
-    let inside = vm.look_inside()?;
+    let inside = vm.look_inside(keys)?;
     let mut checks: Vec<Check> = inside.remarks.iter().map(|one| unopened(one)).collect();
     checks.extend(check_volumes(&inside.volumes, tick)?);
     let own = of_images(&inside.volumes, &[], false, context.time())?;
     Ok((checks, own))
+}
+
+/// The check of a boot that nobody could judge.
+fn unasked() -> Check {
+    let note =
+        "it is Windows, which nobody can ask how far it came: start it, and look at its screen";
+    Check {
+        about: About::Boot,
+        name: "boot".to_owned(),
+        outcome: Outcome::Warning,
+        notes: vec![note.to_owned()],
+    }
 }
 
 /// The check of a disk that could not be opened.

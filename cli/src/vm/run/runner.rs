@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use clap::Parser;
 use hako_block::{Error, Result};
 use hako_vm::run::protocol::answer;
-use hako_vm::run::{RunRequest, Runner, Running, engine};
+use hako_vm::run::{RunRequest, RunSite, Runner, Running, engine};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
@@ -63,12 +63,14 @@ impl RunMachine {
         let runner = Runner::default();
         stop_on_signals(&runner)?;
         let request = RunRequest {
-            home: &home,
-            run: &run,
-            machine: &self.machine,
-            allow: &self.flags.allow_path,
+            site: RunSite {
+                home: &home,
+                run: &run,
+                machine: &self.machine,
+                allow: &self.flags.allow_path,
+                launcher: &launcher()?,
+            },
             options: &self.flags.options(),
-            launcher: &launcher()?,
         };
         say(&format!("starting {}", self.machine.display()));
         let running = runner.start(&request, engine)?;

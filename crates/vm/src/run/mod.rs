@@ -38,7 +38,7 @@ pub use engine::{
 pub use folder::{RunFolder, RunHome};
 use native::Native;
 pub use qemu::{Examiner, GuestScript, Heard, Qemu, ScriptSite, Trial, Verdict};
-pub use runner::{RunRequest, Runner, Running, Stopper};
+pub use runner::{RunRequest, RunSite, Runner, Running, Stopper};
 pub use status::{RunState, Stats, Status};
 
 /// Returns the engine that was chosen; the best one that there is here if that is left open.

@@ -29,8 +29,9 @@ const SHUTDOWN: Duration = Duration::from_secs(60);
 /// How long an engine may take to switch a guest off.
 const QUIT: Duration = Duration::from_secs(10);
 
-/// Which machine is to run, and how.
-pub struct RunRequest<'a> {
+/// A machine that is to run, and what it runs with.
+#[derive(Clone, Copy)]
+pub struct RunSite<'a> {
     /// Where machines are listed.
     pub home: &'a Home,
     /// Where the state of runs is.
@@ -39,10 +40,16 @@ pub struct RunRequest<'a> {
     pub machine: &'a Path,
     /// What it may name beyond its folder.
     pub allow: &'a [PathBuf],
-    /// What the user chose.
-    pub options: &'a StartOptions,
     /// Starts programs.
     pub launcher: &'a Launcher,
+}
+
+/// Which machine is to run, and how.
+pub struct RunRequest<'a> {
+    /// Which machine.
+    pub site: RunSite<'a>,
+    /// What the user chose.
+    pub options: &'a StartOptions,
 }
 
 /// What reaches the runner's main loop.
@@ -104,13 +111,14 @@ impl Runner {
         request: &RunRequest<'_>,
         engine: impl FnOnce(EngineChoice) -> Box<dyn Engine>,
     ) -> Result<Running> {
-        let mut vm = Vm::open(request.home, request.machine, request.allow)?;
+        let site = &request.site;
+        let mut vm = Vm::open(site.home, site.machine, site.allow)?;
         let held = vm.hold()?;
         vm.reload()?;
-        refuse_unfit(request.home, &vm, request.options)?;
-        let folder = request.run.folder(vm.path());
+        refuse_unfit(site.home, &vm, request.options)?;
+        let folder = site.run.folder(vm.path());
         let lock = folder.claim(vm.path())?;
-        request.run.sweep();
+        site.run.sweep();
         let begun = self.begin(request, &vm, &folder, engine);
         let (machine, console, status) = begun.inspect_err(|_| {
             // What cannot be cleared is left to the next start.
@@ -150,7 +158,7 @@ impl Runner {
             vm,
             options,
             folder,
-            launcher: request.launcher,
+            launcher: request.site.launcher,
             events,
             cancel: &self.stopper.cancel,
             notes: Vec::new(),

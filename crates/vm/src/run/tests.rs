@@ -183,12 +183,14 @@ impl World {
             let runner = Runner::default();
             let stopper = runner.stopper();
             let request = RunRequest {
-                home: &home,
-                run: &run,
-                machine: &vmx,
-                allow: &[],
+                site: RunSite {
+                    home: &home,
+                    run: &run,
+                    machine: &vmx,
+                    allow: &[],
+                    launcher: &Launcher::new(Vec::new()),
+                },
                 options: &options,
-                launcher: &Launcher::new(Vec::new()),
             };
             let running = runner.start(&request, |_| Box::new(engine));
             match running {

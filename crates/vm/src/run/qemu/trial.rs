@@ -13,17 +13,18 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hako_block::{BlockImage, Cancel, Error, Result};
+use hako_guest::direct::following;
 use hako_guest::initrd::{Contents, Limits};
 use serde_json::json;
 
 use super::super::fitness::refuse_unfit;
 use super::super::{
-    Boot, End, EngineChoice, Event, Events, Launcher, RunFolder, RunHome, Start, StartOptions,
+    Boot, End, EngineChoice, Event, Events, RunFolder, RunSite, Start, StartOptions,
 };
 use super::machine::Running;
 use super::plan::Backend;
 use super::{Place, Qemu, direct};
-use crate::{Home, Vm};
+use crate::Vm;
 
 /// How long one look at a port takes.
 const LOOK: Duration = Duration::from_millis(50);
@@ -40,20 +41,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Which machine is tried, and how.
 pub struct Trial<'a> {
-    /// Where machines are listed.
-    pub home: &'a Home,
-    /// Where the state of runs is.
-    pub run: &'a RunHome,
-    /// What the user called it, as [`Vm::open`] takes it.
-    pub machine: &'a Path,
-    /// What it may name beyond its folder.
-    pub allow: &'a [PathBuf],
+    /// Which machine.
+    pub site: RunSite<'a>,
     /// How it boots.
     pub boot: Boot,
     /// How long it may take.
     pub limit: Duration,
-    /// Starts programs.
-    pub launcher: &'a Launcher,
     /// Asks to give up.
     pub cancel: &'a Cancel,
 }
@@ -100,7 +93,8 @@ impl Qemu {
     /// meanwhile; its files stay as they are. Errors: [`hako_block::ErrorKind::Locked`] if it runs or
     /// is used; what starting gives; [`hako_block::ErrorKind::Cancelled`].
     pub fn try_boot(&self, trial: &Trial<'_>, examiner: &mut dyn Examiner) -> Result<Heard> {
-        let mut vm = Vm::open(trial.home, trial.machine, trial.allow)?;
+        let site = &trial.site;
+        let mut vm = Vm::open(site.home, site.machine, site.allow)?;
         let _held = vm.hold()?;
         vm.reload()?;
         let options = StartOptions {
@@ -109,8 +103,8 @@ impl Qemu {
             boot: trial.boot.clone(),
             cdroms: Vec::new(),
         };
-        refuse_unfit(trial.home, &vm, &options)?;
-        let folder = trial.run.folder(vm.path());
+        refuse_unfit(site.home, &vm, &options)?;
+        let folder = site.run.folder(vm.path());
         let _lock = folder.claim(vm.path())?;
         let heard = self.boot_and_hear(trial, (&vm, &options, &folder), examiner);
         // What cannot be cleared is left to the next start.
@@ -136,7 +130,7 @@ impl Qemu {
             vm,
             options,
             folder,
-            launcher: trial.launcher,
+            launcher: trial.site.launcher,
             events: events.clone(),
             cancel: trial.cancel,
             notes: Vec::new(),
@@ -160,7 +154,7 @@ impl Qemu {
         prepared.is_isolated = true;
         let place = Place {
             folder,
-            launcher: trial.launcher,
+            launcher: trial.site.launcher,
             cancel: trial.cancel,
         };
         let begun = Instant::now();
@@ -210,10 +204,8 @@ fn append(path: &Path, examiner: &mut dyn Examiner) -> Result<()> {
     let contents = Contents::read(&mut BufReader::new(&file), &Limits::default())?;
     if let Some(archive) = examiner.append(&contents)? {
         let len = file.metadata().map_err(failed)?.len();
-        // An archive begins at a multiple of 4 bytes; zeros may be between two.
-        let gap = vec![0; usize::try_from(len.next_multiple_of(4) - len).unwrap_or(0)];
-        let written = file.write_all(&gap).and_then(|()| file.write_all(&archive));
-        written.map_err(failed)?;
+        let bytes = following(&contents, len, &archive)?;
+        file.write_all(&bytes).map_err(failed)?;
     }
     Ok(())
 }
