@@ -26,7 +26,7 @@ use hako_nbd::{Export, Limits, Server, Socket};
 pub use boots::{grub, initrd, uki};
 pub use file_systems::{adapt_intent, btrfs, ext, iso9660, luks, ntfs, vfat, volumes, xfs};
 pub use machine::{pci, virtio_block, virtio_console, virtio_net, virtio_rng};
-pub use p2v::{p2v_plan, p2v_recording, p2v_samples};
+pub use p2v::{p2v_plan, p2v_recording, p2v_samples, p2v_texts};
 pub use texts::{vmsd, vmx};
 
 /// A target: its name (and its folder of seeds), and what it does with an input.
@@ -186,6 +186,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "p2v_plan",
         body: p2v_plan,
+    },
+    Target {
+        name: "p2v_texts",
+        body: p2v_texts,
     },
 ];
 

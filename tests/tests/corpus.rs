@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use hako_tests::corpus::{Corpus, Entry};
-use hako_tests::{convert, disk, disk_verb, hash, measure, variants};
+use hako_tests::{convert, disk, disk_verb, hash, measure, run, run_program, variants};
 
 /// The formats of the corpus, as its index names them, that hako reads.
 const FORMATS: &[&str] = &["vmdk", "qcow2", "raw", "vdi", "vhdx", "vpc"];
@@ -99,4 +99,42 @@ fn refused_quickly(path: &Path) {
         assert!(start.elapsed().as_secs() < 5, "{verb} took long");
         assert!(peak < 64 << 20, "{verb} took {peak} bytes of memory");
     }
+}
+
+/// What Disk2vhd wrote is an image like others: it is converted, captured and looked at, and qemu-img
+/// finds the same bytes in all of it.
+#[test]
+fn a_disk_of_disk2vhd_is_imported() {
+    let Some(corpus) = Corpus::open() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let is_it = |entry: &&Entry| entry.file.contains("disk2vhd");
+    let entry = corpus.disks(FORMATS).find(is_it).expect("Disk2vhd's image");
+    let source = corpus.unpack(entry, scratch.path());
+    let path = |name: &str| scratch.path().join(name);
+    convert(&source, &path("converted.vmdk"), &[]);
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let (source, captured) = (text(&source), text(&path("captured.vmdk")));
+    let report = run(&["p2v", "capture", &source, "-o", &captured, "--json"]).json();
+    assert_eq!(report["verified"], true, "{report}");
+    for copy in ["converted.vmdk", "captured.vmdk"] {
+        let copy = text(&path(copy));
+        run_program(
+            "qemu-img",
+            &["compare", "-f", "vhdx", "-F", "vmdk", &source, &copy],
+        )
+        .ok();
+    }
+    let found = run(&["p2v", "inventory", &source, "--json"]);
+    let inventory: serde_json::Value = serde_json::from_str(&found.stdout).unwrap();
+    assert_eq!(inventory["disks"][0]["bytes"].as_u64(), entry.virtual_size);
+    let disk = &inventory["disks"][0];
+    assert_eq!(
+        (&disk["table"], &disk["table_uuid"]),
+        (&"dos".into(), &"192a32ad".into())
+    );
+    let partition = &inventory["volumes"][0]["partition"];
+    assert_eq!(
+        (&partition["start"], &partition["kind"]),
+        (&65_536.into(), &"6".into())
+    );
 }
