@@ -283,7 +283,7 @@ fn what_follows_a_stream_of_lz4_goes_on_in_it() {
         assert!(contents.has("scripts/x"));
         // A program that we did not write unpacks the whole of it.
         let all = through("lz4", &["-d"], &bytes[stream..]).unwrap();
-        assert!(all.starts_with(&own) && all.len() > own.len() && all.len() % 4 == 0);
+        assert!(all.starts_with(&own) && all.len() > own.len() && all.len().is_multiple_of(4));
         // And what is written to the disk is the same.
         let root = guest.root();
         let menu = guest.menu(&root, Loader::Grub);
