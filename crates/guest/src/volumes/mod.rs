@@ -183,8 +183,8 @@ impl Volumes {
     }
 
     /// Looks at disks, and into what of LUKS on them the keys open. Errors: those of [`Volumes::of`];
-    /// [`ErrorKind::WrongKey`] if a key opens nothing, while something is left that could not be
-    /// opened; [`ErrorKind::Invalid`] for keys where there is no LUKS.
+    /// [`hako_block::ErrorKind::WrongKey`] if a key opens nothing, while something is left that could
+    /// not be opened; [`hako_block::ErrorKind::Invalid`] for keys where there is no LUKS.
     pub fn opened(disks: Vec<Arc<dyn Volume>>, keys: Keys) -> Result<Self> {
         let mut volumes = Self::none();
         volumes.keys = keys;
