@@ -1,7 +1,9 @@
 //! A machine's files read in process: what each of its disks shows now and in each snapshot.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use hako_block::{Access, BlockImage, Gate, GateRules, Resolver};
 use hako_formats::machine::{DiskMedium, DiskMode};
@@ -94,6 +96,28 @@ impl Files {
         let opened = self.open(disk, Access::ReadWrite);
         opened.chain.write_at(offset, bytes).unwrap();
         opened.chain.flush().unwrap();
+        drop(opened);
+        self.until_unlocked();
+    }
+
+    /// Waits until nobody has a lock on its files. What another test starts holds ours between its fork
+    /// and its exec.
+    fn until_unlocked(&self) {
+        let files = std::fs::read_dir(&self.folder).unwrap();
+        let inodes: Vec<String> = files
+            .map(|file| format!(":{} ", file.unwrap().metadata().unwrap().ino()))
+            .collect();
+        let is_locked =
+            |line: &str| line.contains("OFDLCK") && inodes.iter().any(|inode| line.contains(inode));
+        let end = Instant::now() + Duration::from_secs(60);
+        while std::fs::read_to_string("/proc/locks")
+            .unwrap()
+            .lines()
+            .any(is_locked)
+        {
+            assert!(Instant::now() < end, "{:?} stays locked", self.folder);
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Returns what all disks show.
