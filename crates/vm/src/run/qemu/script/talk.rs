@@ -16,6 +16,10 @@ const MAX_OUTPUT_BYTES: usize = 16 << 20;
 const MAX_CONSOLE_BYTES: usize = 64 << 10;
 /// What is shown of it, in bytes.
 const TOLD_BYTES: usize = 1500;
+/// How long a question stands before it is answered: cryptsetup asks, then switches the echo off, and what
+/// was typed before that is thrown away.
+const THINKING: Duration = Duration::from_secs(2);
+
 /// How often a passphrase is given: once per encrypted disk, and few have so many.
 const MAX_ANSWERS: usize = 16;
 /// What initrds say when they want one: cryptsetup-initramfs, systemd, dracut without systemd.
@@ -141,6 +145,7 @@ impl<'a> Console<'a> {
         self.n_answers += 1;
         self.answered = self.heard.len();
         if let Some(stream) = &mut self.stream {
+            std::thread::sleep(THINKING);
             let typed = stream.write_all(format!("{passphrase}\n").as_bytes());
             typed.map_err(|error| Error::io("type the passphrase", error))?;
         }
