@@ -5,6 +5,8 @@ use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
+use crate::run_program;
+
 use hako_block::testkit::Rng;
 use sha2::{Digest, Sha256};
 
@@ -45,6 +47,26 @@ pub fn make_dense(path: &Path, size: u64, seed: u64) {
         offset += len;
     }
     file.set_len(size).unwrap();
+}
+
+/// Copies a disk; its holes stay holes.
+#[track_caller]
+pub fn copy_sparse(from: &Path, to: &Path) {
+    let [from, to] = [from, to].map(|path| path.to_str().unwrap());
+    run_program("cp", &["--sparse=always", from, to]).ok();
+}
+
+/// Changes an ext2, ext3 or ext4 at an offset of a disk by e2fsprogs' own means. Panics if one of the
+/// commands fails: debugfs itself ends well all the same.
+#[track_caller]
+pub fn debugfs(disk: &Path, offset: u64, commands: &str) {
+    let list = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&list, commands).unwrap();
+    let at = format!("{}?offset={offset}", disk.display());
+    let run = run_program("debugfs", &["-w", "-f", list.path().to_str().unwrap(), &at]);
+    let odd = |line: &&str| !line.starts_with("debugfs") && line.contains(": ");
+    let said = run.stderr.lines().find(odd);
+    assert!(said.is_none(), "{said:?} {}", run.stderr);
 }
 
 /// Returns the SHA-256 of a file.

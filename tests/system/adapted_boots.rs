@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use hako_tests::bed::Bed;
-use hako_tests::disk::sha256;
+use hako_tests::disk::{copy_sparse, sha256};
 use hako_tests::guests::{Console, Site, disk};
 use hako_tests::{all, root, run_program, skip};
 
@@ -255,8 +255,7 @@ fn what_a_disk_as_fedoras_was_is_put_back_by_itself() {
         return;
     };
     let copy = site.path("copy.raw");
-    let from = disk.to_str().unwrap();
-    run_program("cp", &["--sparse=always", from, copy.to_str().unwrap()]).ok();
+    copy_sparse(&disk, &copy);
     let Some(before) = content(&disk) else { return };
     assert!(before.len() > 5000, "{}", before.len());
     let adapt = ["p2v", "adapt", "copy.raw", "--target", "vmware", "--json"];

@@ -2,7 +2,6 @@
 //! update-initramfs wrote them, and one is as Fedora's (XFS, BLS entries, dracut).
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -14,22 +13,8 @@ use hako_guest::initrd::{Compression, Contents, Limits, Tool};
 use hako_guest::os::Os;
 use hako_guest::root::{Root, installations};
 use hako_guest::{Disk, Volumes};
+use hako_tests::guests::disk;
 use hako_tests::{all, root, skip};
-
-/// Returns the disk of the test bed; none if it was not made here.
-fn disk(name: &str) -> Option<PathBuf> {
-    let path = root().join(format!(".peers/bed/{name}/disk.raw"));
-    if path.is_file() {
-        return Some(path);
-    }
-    assert!(
-        std::env::var_os("CI").is_none(),
-        "{} is missing",
-        path.display()
-    );
-    eprintln!("skipped: no {}: tests/run makes it", path.display());
-    None
-}
 
 struct Looked {
     os: Os,

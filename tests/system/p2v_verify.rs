@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hako_tests::disk::sha256;
+use hako_tests::disk::{self, copy_sparse, sha256};
 use hako_tests::guests::{Site, disk};
 use hako_tests::{Run, all, run_program};
 use serde_json::{Value, json};
@@ -19,8 +19,7 @@ const MAC: &str = "00:50:56:12:34:56";
 fn copy_of(site: &Site, name: &str) -> Option<PathBuf> {
     let path = site.path("server.raw");
     let from = disk(name)?;
-    let words = ["--sparse=always", from.to_str()?, path.to_str()?];
-    run_program("cp", &words).ok();
+    copy_sparse(&from, &path);
     Some(path)
 }
 
@@ -40,13 +39,7 @@ fn start_of(site: &Site, disk: &Path, volume: &str) -> u64 {
 
 /// Changes a file system in the disk by e2fsprogs' own means.
 fn debugfs(site: &Site, disk: &Path, volume: &str, commands: &str) {
-    let list = site.path("commands");
-    std::fs::write(&list, commands).unwrap();
-    let at = format!("{}?offset={}", disk.display(), start_of(site, disk, volume));
-    let run = run_program("debugfs", &["-w", "-f", list.to_str().unwrap(), &at]);
-    let odd = |line: &&str| !line.starts_with("debugfs") && line.contains(": ");
-    let said = run.stderr.lines().find(odd);
-    assert!(said.is_none(), "{said:?} {}", run.stderr);
+    disk::debugfs(disk, start_of(site, disk, volume), commands);
 }
 
 fn verify(site: &Site, words: &[&str]) -> (Run, Value) {

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use hako_tests::disk::{copy_sparse, debugfs};
 use hako_tests::guests::{Console, Site, disk};
 use hako_tests::nested::{bare, has_in_order};
 use hako_tests::{all, hako, run_program};
@@ -245,7 +246,7 @@ fn a_server_runs_on_our_own_engine() {
     };
     let path = |name: &str| bed.path(name).display().to_string();
     let (server, copy) = (path("server.raw"), path("disk.vmdk"));
-    run_program("cp", &["--sparse=always", disk.to_str().unwrap(), &server]).ok();
+    copy_sparse(&disk, Path::new(&server));
     std::fs::write(bed.path("tell"), TELL).unwrap();
     std::fs::write(bed.path("tell.service"), UNIT).unwrap();
     let units = "/etc/systemd/system";
@@ -255,9 +256,7 @@ fn a_server_runs_on_our_own_engine() {
         path("tell"),
         path("tell.service"),
     );
-    std::fs::write(bed.path("commands"), commands).unwrap();
-    let root = format!("{server}?offset={}", 1 << 20);
-    run_program("debugfs", &["-w", "-f", &path("commands"), &root]).ok();
+    debugfs(Path::new(&server), 1 << 20, &commands);
     let hako = |words: &[&str]| run_program(hako(), &[&["p2v"], words].concat()).ok();
     hako(&["capture", &server, "-o", &copy]);
     std::fs::remove_file(server).unwrap();

@@ -51,26 +51,40 @@ impl Identity {
         })
     }
 
+    /// Returns what a plan keeps of a disk.
+    pub fn of_planned(disk: &Disk) -> Self {
+        Self {
+            virtual_size: disk.as_is_bytes,
+            wwn: disk.wwn.clone(),
+            serial: disk.serial.clone(),
+            table_uuid: disk.table_uuid.clone(),
+        }
+    }
+
+    /// Returns what it may be told by, what says most first.
+    fn all(&self) -> [(&'static str, &str); 3] {
+        [
+            ("wwn", &self.wwn),
+            ("serial", &self.serial),
+            ("table_uuid", &self.table_uuid),
+        ]
+    }
+
     /// Whether this is a disk of a plan, by the first thing that both say; none if there is none.
     pub fn is(&self, disk: &Disk) -> Option<bool> {
-        let pairs = [
-            (&self.wwn, &disk.wwn),
-            (&self.serial, &disk.serial),
-            (&self.table_uuid, &disk.table_uuid),
-        ];
-        let mut said = pairs.iter().filter(|(a, b)| !a.is_empty() && !b.is_empty());
-        said.next()
-            .map(|(here, there)| here.eq_ignore_ascii_case(there))
+        let planned = Self::of_planned(disk);
+        let pairs = self.all().into_iter().zip(planned.all());
+        let mut values = pairs.map(|((_, here), (_, there))| (here, there));
+        let said = values.find(|(here, there)| !here.is_empty() && !there.is_empty());
+        said.map(|(here, there)| here.eq_ignore_ascii_case(there))
     }
 
     /// Returns what it is told by, for people.
     pub fn shown(&self) -> String {
-        let all = [
-            ("wwn", &self.wwn),
-            ("serial", &self.serial),
-            ("table_uuid", &self.table_uuid),
-        ];
-        let said = all.iter().filter(|(_, value)| !value.is_empty());
+        let said = self
+            .all()
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty());
         let said: Vec<String> = said.map(|(key, value)| format!("{key} {value}")).collect();
         said.join(", ")
     }

@@ -164,17 +164,11 @@ fn refuse_other(disk: &Disk, identity: &Identity) -> Result<()> {
         )));
     }
     if identity.is(disk) == Some(false) {
-        let planned = Identity {
-            virtual_size,
-            wwn: disk.wwn.clone(),
-            serial: disk.serial.clone(),
-            table_uuid: disk.table_uuid.clone(),
-        };
         let what = format!(
             "it is {}, disk {} of the plan {}: another disk",
             identity.shown(),
             disk.source,
-            planned.shown()
+            Identity::of_planned(disk).shown()
         );
         let hint = "if it is that one all the same, take these lines out of the plan";
         return Err(Error::invalid(what).hint(hint));

@@ -53,23 +53,30 @@ pub(super) fn add(
         moves,
         naming,
     };
-    overlay.append(default, request, plan)?;
     let same_initrd = |one: &Entry, other: &Entry| {
         let ends = one.initrds.last().zip(other.initrds.last());
         ends.is_some_and(|(one, other)| one.path == other.path)
     };
-    let mut done: Vec<&Entry> = vec![default];
     // Entries that start something else, or have no initrd, lack nothing.
     let others = guest.menu.entries.iter();
-    for entry in others.filter(|entry| entry.kernel.is_some() && !entry.initrds.is_empty()) {
+    let others = others.filter(|entry| entry.kernel.is_some() && !entry.initrds.is_empty());
+    let mut done: Vec<&Entry> = Vec::new();
+    for entry in std::iter::once(default).chain(others) {
         if done.iter().any(|known| same_initrd(known, entry)) {
             continue;
         }
+        let is_default = done.is_empty();
         done.push(entry);
-        match request.only_default {
-            false => overlay.append(entry, request, plan)?,
-            true => overlay.tell(entry, request, plan)?,
+        let (change, mut remarks) = overlay.lacking(entry, request, plan)?;
+        match change {
+            Some(_) if request.only_default && !is_default => remarks.push(format!(
+                "boot entry {:?} is not fitted: there was no room for what its initrd lacks",
+                entry.title
+            )),
+            change => plan.changes.extend(change),
         }
+        remarks.retain(|remark| !plan.remarks.contains(remark));
+        plan.remarks.extend(remarks);
     }
     Ok(())
 }
@@ -82,62 +89,47 @@ struct Overlay<'a> {
 }
 
 impl Overlay<'_> {
-    /// Adds what the initrd of an entry lacks.
-    fn append(&self, entry: &Entry, request: &Request, plan: &mut Plan) -> Result<()> {
+    /// Returns what brings the initrd of an entry what it lacks, if that is anything, and what the user
+    /// has to see to.
+    fn lacking(
+        &self,
+        entry: &Entry,
+        request: &Request,
+        plan: &Plan,
+    ) -> Result<(Option<Change>, Vec<String>)> {
         let mut remarks = Vec::new();
         let mut files = |contents: &Contents| {
             let files = self.files(contents, plan);
             remarks = files.1;
             files.0
         };
-        let appendix = appendix(self.guest.root, entry, request.hardware(), &mut files);
-        remarks.retain(|remark| !plan.remarks.contains(remark));
-        plan.remarks.extend(remarks);
-        let appendix = match appendix {
+        let appendix = match appendix(self.guest.root, entry, request.hardware(), &mut files) {
             Ok(appendix) => appendix,
             Err(error) if error.kind() == ErrorKind::Unsupported => {
-                let remark = format!("initrd of {:?}: {error}", entry.title);
-                plan.remarks.push(remark);
-                return Ok(());
+                remarks.push(format!("initrd of {:?}: {error}", entry.title));
+                return Ok((None, remarks));
             }
             Err(error) => return Err(error),
         };
         let Some(bytes) = appendix.bytes else {
-            return Ok(());
+            return Ok((None, remarks));
         };
         let image = &appendix.initrd;
         let Some(path) = path_of(self.guest, image.blob.file(), &image.path) else {
             let remark = format!("initrd {}: the system does not mount it", image.path);
-            plan.remarks.push(remark);
-            return Ok(());
+            remarks.push(remark);
+            return Ok((None, remarks));
         };
         let len = image.blob.len_bytes();
         // What the kernel lacks for one of several controllers is no harm.
         let why = appendix.messages.into_iter();
         let why = why.filter(|message| message.starts_with("appended"));
-        plan.changes.push(Change {
+        let change = Change {
             path,
             what: What::Append { len, bytes },
             why: why.collect(),
-        });
-        Ok(())
-    }
-
-    /// Says what the initrd of an entry lacks.
-    fn tell(&self, entry: &Entry, request: &Request, plan: &mut Plan) -> Result<()> {
-        let mut without = Plan::default();
-        without.changes.clone_from(&plan.changes);
-        let n_known = without.changes.len();
-        self.append(entry, request, &mut without)?;
-        without.remarks.retain(|one| !plan.remarks.contains(one));
-        plan.remarks.append(&mut without.remarks);
-        if without.changes.len() > n_known {
-            plan.remarks.push(format!(
-                "boot entry {:?} is not fitted: there was no room for what its initrd lacks",
-                entry.title
-            ));
-        }
-        Ok(())
+        };
+        Ok((Some(change), remarks))
     }
 
     /// Returns the files that go over those of an initrd, and what the user has to see to.

@@ -27,7 +27,7 @@ const FALLBACKS: &[&str] = &["X64", "AA64", "IA32"];
 pub(super) fn of_disks(volumes: &Volumes, system: Option<&Tree>) -> Firmware {
     let mut firmware = Firmware::default();
     let (mut by_uefi, mut by_bios) = (Vec::new(), Vec::new());
-    for found in volumes.list() {
+    for (at, found) in volumes.list().iter().enumerate() {
         let is_efi = found
             .partition()
             .is_some_and(|part| part.kind.is_efi_system());
@@ -39,7 +39,7 @@ pub(super) fn of_disks(volumes: &Volumes, system: Option<&Tree>) -> Firmware {
             let has_one = has_fallback(&tree, "");
             firmware.has_fallback = Some(firmware.has_fallback == Some(true) || has_one);
         }
-        by_bios.extend(boot_code(volumes, found));
+        by_bios.extend(boot_code(volumes, at, found));
     }
     (firmware.kind, firmware.why) = match (by_uefi.is_empty(), by_bios.is_empty()) {
         (true, true) => (FirmwareKind::Unknown, String::new()),
@@ -55,9 +55,9 @@ pub(super) fn of_disks(volumes: &Volumes, system: Option<&Tree>) -> Firmware {
     firmware
 }
 
-/// Returns what a BIOS starts of a disk. Code on a disk with a GPT counts if it has a partition for the
-/// rest of it, or is GRUB's: others leave code behind there that starts nothing.
-fn boot_code(volumes: &Volumes, found: &FoundVolume) -> Option<String> {
+/// Returns what a BIOS starts of a disk, the volume at this place. Code on a disk with a GPT counts if it
+/// has a partition for the rest of it, or is GRUB's: others leave code behind there that starts nothing.
+fn boot_code(volumes: &Volumes, at: usize, found: &FoundVolume) -> Option<String> {
     const CODE_BYTES: usize = 440;
     let (Origin::Disk(_), Some(volume)) = (&found.origin, &found.volume) else {
         return None;
@@ -67,10 +67,9 @@ fn boot_code(volumes: &Volumes, found: &FoundVolume) -> Option<String> {
     if !is_read || code.iter().all(|byte| *byte == 0) {
         return None;
     }
-    let place = volumes.list().iter().position(|one| one.name == found.name);
     let is_rest = |one: &&FoundVolume| match &one.origin {
         Origin::Partition { of, partition, .. } => {
-            Some(*of) == place && partition.kind.name() == Some("BIOS boot")
+            *of == at && partition.kind.name() == Some("BIOS boot")
         }
         _ => false,
     };

@@ -29,7 +29,6 @@ pub fn of_images(volumes: &Volumes, paths: &[String], deep: bool, now: u64) -> R
         remarks: volumes.remarks().to_vec(),
         ..Inventory::default()
     };
-    inventory.firmware = firmware::of_disks(volumes, None);
     let all = installations(volumes);
     // The loaders' files may be outside of all systems, and say which of them boots.
     let menu = Menu::read(volumes, None);
@@ -46,16 +45,22 @@ pub fn of_images(volumes: &Volumes, paths: &[String], deep: bool, now: u64) -> R
         );
         inventory.remarks.push(remark);
     }
-    match chosen {
-        Some(chosen) => match Root::mount(volumes, chosen) {
-            Ok(root) => add_system(&mut inventory, volumes, &root, deep),
-            Err(error) => inventory
-                .remarks
-                .push(format!("{}: {error}", chosen.volume)),
-        },
-        None => inventory
-            .remarks
-            .push("no system was found on the disks".to_owned()),
+    let root = match chosen.map(|chosen| (chosen, Root::mount(volumes, chosen))) {
+        Some((_, Ok(root))) => Some(root),
+        Some((chosen, Err(error))) => {
+            let remark = format!("{}: {error}", chosen.volume);
+            inventory.remarks.push(remark);
+            None
+        }
+        None => {
+            let remark = "no system was found on the disks";
+            inventory.remarks.push(remark.to_owned());
+            None
+        }
+    };
+    inventory.firmware = firmware::of_disks(volumes, root.as_ref().map(|root| &root.tree));
+    if let Some(root) = &root {
+        add_system(&mut inventory, volumes, root, deep);
     }
     if deep {
         add_use(&mut inventory, volumes)?;
@@ -239,7 +244,6 @@ fn add_system(inventory: &mut Inventory, volumes: &Volumes, root: &Root, deep: b
     inventory.swaps = swaps(volumes, tree);
     inventory.boot = boot(root, &menu, kernels, deep, &inventory.os);
     inventory.services = services::installed(tree);
-    inventory.firmware = firmware::of_disks(volumes, Some(tree));
     network::add(inventory, tree, Known::Nothing);
 }
 

@@ -143,8 +143,7 @@ impl DirectBoot {
             return Ok(());
         };
         if contents.tool() == Tool::Booster {
-            let what = "booster made it, whose init loads only what it was made with";
-            return Err(refused(format!("{lacks}, and {what}")));
+            return Err(refused(format!("{lacks}, and {BOOSTER}")));
         }
         if !can_follow {
             return Err(refused(format!("{lacks}, and {ENDED}")));
@@ -249,7 +248,7 @@ pub fn following(contents: &Contents, len_bytes: u64, archive: &[u8]) -> Result<
 fn refusal(entry: &Entry, contents: &Contents) -> Option<&'static str> {
     match contents.tool() {
         _ if entry.loader == Loader::Uki => Some(UNIFIED),
-        Tool::Booster => Some("booster made it, whose init loads only what it was made with"),
+        Tool::Booster => Some(BOOSTER),
         _ => None,
     }
 }
@@ -293,6 +292,8 @@ fn known(
     Ok((index, contents))
 }
 
+/// Why nothing goes into an initrd of booster's.
+const BOOSTER: &str = "booster made it, whose init loads only what it was made with";
 /// Why nothing goes into a unified kernel image.
 const UNIFIED: &str = "nothing is appended to a unified kernel image: it is signed as a whole";
 

@@ -31,7 +31,7 @@ const ADDRESS_LOCAL: u16 = 2;
 /// Scope of an address that is good on its link only.
 const SCOPE_LINK: u8 = 253;
 /// The flag of an address of IPv6 that is changed now and then, for privacy.
-const TEMPORARY: u8 = 1;
+pub(super) const TEMPORARY: u8 = 1;
 /// Messages that are received at most.
 const MOST_MESSAGES: usize = 100_000;
 

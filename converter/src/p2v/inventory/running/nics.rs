@@ -143,15 +143,14 @@ fn bonded(tree: &Tree) -> Vec<(String, String)> {
 /// Returns addresses of IPv6 by `/proc/net/if_inet6`: the address, the interface's number, the prefix,
 /// the scope and flags in hexadecimal digits, the interface's name.
 fn addresses(tree: &Tree) -> Vec<(String, String)> {
-    /// Scope of all networks, and the flag of an address that is changed now and then.
+    /// Scope of all networks.
     const GLOBAL: u32 = 0;
-    const TEMPORARY: u32 = 1;
     let table = text(tree, "/proc/net/if_inet6");
     let all = table.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        let number = |at: usize| u32::from_str_radix(words.get(at)?, 16).ok();
-        let is_kept = number(3)? == GLOBAL && number(4)? & TEMPORARY == 0;
-        let address = format!("{}/{}", six(words.first()?)?, number(2)?);
+        let is_passing = hex(&words, 4)? & u32::from(netlink::TEMPORARY) != 0;
+        let is_kept = hex(&words, 3)? == GLOBAL && !is_passing;
+        let address = format!("{}/{}", six(words.first()?)?, hex(&words, 2)?);
         is_kept.then(|| {
             (
                 words.get(5).copied().unwrap_or_default().to_owned(),
@@ -160,6 +159,11 @@ fn addresses(tree: &Tree) -> Vec<(String, String)> {
         })
     });
     all.collect()
+}
+
+/// Returns the number at a place of a line, in hexadecimal digits.
+fn hex(words: &[&str], at: usize) -> Option<u32> {
+    u32::from_str_radix(words.get(at)?, 16).ok()
 }
 
 /// Returns an address of IPv6 by its 32 hexadecimal digits.
@@ -179,13 +183,12 @@ fn routes_of_six(tree: &Tree) -> Vec<Route> {
     let table = text(tree, "/proc/net/ipv6_route");
     let routes = table.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        let number = |at: usize| u32::from_str_radix(words.get(at)?, 16).ok();
         let (to, gateway) = (six(words.first()?)?, six(words.get(4)?)?);
-        if number(8)? & (UP | GATEWAY | REJECT) != UP | GATEWAY {
+        if hex(&words, 8)? & (UP | GATEWAY | REJECT) != UP | GATEWAY {
             return None;
         }
         Some(Route {
-            to: match number(1)? {
+            to: match hex(&words, 1)? {
                 0 => "default".to_owned(),
                 prefix => format!("{to}/{prefix}"),
             },
@@ -203,7 +206,7 @@ fn routes(tree: &Tree) -> Vec<Route> {
     let routes = table.lines().skip(1).filter_map(|line| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let address = |at: usize| {
-            let number = u32::from_str_radix(words.get(at)?, 16).ok()?;
+            let number = hex(&words, at)?;
             Some(Ipv4Addr::from(number.to_ne_bytes()))
         };
         let (to, gateway, mask) = (address(1)?, address(2)?, address(7)?);
