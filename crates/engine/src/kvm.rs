@@ -8,7 +8,7 @@ use hako_block::{Error, ErrorKind, Result};
 use kvm_bindings::{
     KVM_EXIT_IO, KVM_EXIT_IO_IN, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region,
 };
-use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::layout;
@@ -126,6 +126,33 @@ pub(crate) fn port_access(vcpu: &mut VcpuFd) -> Option<PortAccess<'_>> {
         is_read: u32::from(io.direction) == KVM_EXIT_IO_IN,
         items: data.chunks_exact_mut(item.max(1)),
     })
+}
+
+/// Has the kernel keep what guests write to a port of four bytes, until a processor comes out for something
+/// else: [`posted`] returns it. The write that says which register is meant costs guests nothing then. A
+/// kernel that cannot (before Linux 4.20) has them come out for each.
+pub(crate) fn post_port(kvm: &Kvm, vm: &VmFd, vcpus: &mut [VcpuFd], port: u16) -> Result<()> {
+    if !kvm.check_extension(Cap::CoalescedPio) {
+        return Ok(());
+    }
+    let posting = |error| failed("post what is written to a port", error);
+    for vcpu in vcpus {
+        vcpu.map_coalesced_mmio_ring().map_err(posting)?;
+    }
+    vm.register_coalesced_mmio(IoEventAddress::Pio(u64::from(port)), 4)
+        .map_err(posting)
+}
+
+/// Returns the next of what was written to such ports, and the port. All processors of a machine take from
+/// one ring: one at a time may.
+pub(crate) fn posted(vcpu: &mut VcpuFd) -> Option<(u64, [u8; 8], usize)> {
+    // Where nothing is posted there is no ring.
+    let entry = vcpu.coalesced_mmio_read().ok()??;
+    Some((
+        entry.phys_addr,
+        entry.data,
+        usize::try_from(entry.len).ok()?,
+    ))
 }
 
 /// Returns the error of a call to KVM.

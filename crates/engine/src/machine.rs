@@ -277,7 +277,7 @@ fn processors_of(
     let entry = load::load(memory, kernel)?;
     cpu::write_tables(memory, entry)?;
     let supported = cpu::supported(host)?;
-    (0..topology.processors())
+    let made: Result<Vec<VcpuFd>> = (0..topology.processors())
         .map(|index| {
             let id = u64::from(topology.apic_id(index));
             let vcpu = vm
@@ -287,5 +287,8 @@ fn processors_of(
             cpu::set_up(&vcpu, &cpuid, (index == 0).then_some(entry))?;
             Ok(vcpu)
         })
-        .collect()
+        .collect();
+    let mut vcpus = made?;
+    kvm::post_port(host, vm, &mut vcpus, layout::PCI_CONFIG)?;
+    Ok(vcpus)
 }

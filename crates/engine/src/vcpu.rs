@@ -20,6 +20,18 @@ pub struct Buses {
     pub ports: Bus,
     /// By physical address.
     pub memory: Bus,
+    /// Held by the processor that takes what the kernel has kept of writes to ports.
+    posted: Arc<Mutex<()>>,
+}
+
+impl Buses {
+    /// Carries out what the kernel has kept of writes to ports, in the order in which they came.
+    fn take_posted(&self, vcpu: &mut VcpuFd) {
+        let _one_at_a_time = self.posted.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some((port, bytes, len)) = crate::kvm::posted(vcpu) {
+            self.ports.write(port, bytes.get(..len).unwrap_or(&bytes));
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -197,6 +209,7 @@ fn enter(vcpu: &mut VcpuFd, buses: &Buses) -> Result<Option<Request>> {
     let failed = |what: String| Ok(Some(Request::Failed { error: what }));
     match vcpu.run() {
         Ok(VcpuExit::IoIn(..) | VcpuExit::IoOut(..)) => {
+            buses.take_posted(vcpu);
             for_port(crate::kvm::port_access(vcpu), &buses.ports);
         }
         Ok(VcpuExit::MmioRead(address, data)) => buses.memory.read(address, data),

@@ -227,6 +227,20 @@ fn strings_go_through_a_port_item_by_item() {
 }
 
 #[test]
+fn the_bus_says_the_same_by_its_ports() {
+    if !kvm() {
+        return;
+    }
+    let world = start("ports", |_| {});
+    world.ends_with(&Request::Off);
+    let said = world.said.text();
+    assert!(said.contains("same 512\n"), "{said}");
+    assert!(!said.contains("devices 0\n"), "{said}");
+    // So many writes are more than the kernel keeps at once.
+    assert!(said.ends_with("named 999\ndisabled 1\noff\n"), "{said}");
+}
+
+#[test]
 fn a_guest_sees_the_power_button() {
     if !kvm() {
         return;

@@ -27,6 +27,9 @@ const MAX_WATCHERS: usize = 64;
 
 /// How long watchers may take for what is left when the machine is off.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How long a guest that writes is left alone: a serial port writes letter by letter, and to wake somebody
+/// for each costs the guest more than the letter does. Nobody sees so short a time.
+const BREATH: Duration = Duration::from_millis(5);
 
 /// The console of a machine that runs. When it is dropped, watchers get what is left, and are hung
 /// up on.
@@ -135,6 +138,9 @@ impl Hub {
         while is_going_on {
             let Ok(ready) = self.wait() else { return };
             is_going_on = self.turn(&ready);
+            if !ready.guest.is_empty() {
+                std::thread::sleep(BREATH);
+            }
         }
         self.read_guest();
         self.part();
