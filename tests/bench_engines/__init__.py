@@ -48,7 +48,9 @@ class Contest:
 
     def run(self):
         if self.peers:
-            self.compare("start, /init, off", self.rounds("off", ["hako", *self.peers]), 1.05)
+            # A start takes seconds, and what else the host does changes it by more than engines differ.
+            started = self.rounds("off", ["hako", *self.peers], turns=3 * self.bench.runs)
+            self.compare("start, /init, off", started, 1.05)
         self.memory()
         self.reads()
 
@@ -88,13 +90,14 @@ class Contest:
                 vmdk >= 0.8 * raw,
             )
 
-    def rounds(self, task, names, *options):
+    def rounds(self, task, names, *options, turns=None):
         """Has them take turns in one outer machine; returns what was said of each."""
         said = {name: [] for name in names}
-        script = f"#!/bin/bash\nexec ./round {task} {self.bench.runs} {' '.join(names)}\n"
+        turns = turns or self.bench.runs
+        script = f"#!/bin/bash\nexec ./round {task} {turns} {' '.join(names)}\n"
         (self.folder / "run").write_text(script)
         (self.folder / "run").chmod(0o755)
-        bed = [BED, "--memory", str(MEMORY_MIB), "--charged", *options, self.folder]
+        bed = [BED, "--seconds", "3600", "--memory", str(MEMORY_MIB), "--charged", *options, self.folder]
         output = subprocess.run(bed, capture_output=True, text=True)
         if output.returncode:
             sys.exit(f"a round failed:\n{output.stdout}{output.stderr}")
@@ -103,23 +106,25 @@ class Contest:
             if words[:1] == [task] and words[1] in said:
                 value = words[2]
                 said[words[1]].append(value if task == "reads" else float(value))
-        short = [name for name in names if len(said[name]) < self.bench.runs]
+        short = [name for name in names if len(said[name]) < turns]
         if short:
             sys.exit(f"{task}: nothing of {short}: {output.stdout}")
         print(f"  {task}: {said}", flush=True)
         return said
 
     def compare(self, task, figures, factor):
-        """Adds a row for each peer, of CPU seconds."""
+        """Adds a row for each peer, of CPU seconds. The ratio is the median of the turns' own: those of
+        one turn followed each other, on a host that was as busy with other things."""
         ours = statistics.median(figures["hako"])
         for peer in self.peers:
             theirs = statistics.median(figures[peer])
+            ratio = statistics.median(a / b for a, b in zip(figures["hako"], figures[peer]))
             self.bench.rows.append(
                 [
                     f"{task}: against {peer}",
                     f"≤ {factor}× its CPU time",
-                    f"{ours / theirs:.2f}×",
-                    "yes" if ours <= factor * theirs else "**no**",
+                    f"{ratio:.2f}×",
+                    "yes" if ratio <= factor else "**no**",
                     *["", "", f"{ours:.2f}", f"{theirs:.2f}", ""],
                 ]
             )

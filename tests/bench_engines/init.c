@@ -101,9 +101,9 @@ int main(void) {
     if (wanted("do", "reads")) {
         insert_modules();
         open_disk();
-        measure(1, 200);
-        measure(1, 2000);
-        measure(16, 4000);
+        measure(1, 1000);
+        measure(1, 10000);
+        measure(16, 10000);
     }
     reboot(wanted("end", "restart") ? RB_AUTOBOOT : RB_POWER_OFF);
     for (;;) pause();
