@@ -30,6 +30,8 @@ const FOR_WITNESS: Duration = Duration::from_secs(300);
 /// How long a dead end may turn out to be none; where the witness may still say why, longer.
 const FOR_DEAD_END: Duration = Duration::from_secs(5);
 const FOR_REASONS: Duration = Duration::from_secs(60);
+/// How long a passphrase that was given may take to open a disk.
+const FOR_UNLOCKING: Duration = Duration::from_secs(300);
 
 /// What is booted, and how.
 pub struct Wanted<'a> {
@@ -46,13 +48,53 @@ pub struct Booted {
     pub checks: Vec<Check>,
 }
 
-/// Boots it, and compares what it is like with an inventory.
+/// Boots it, and compares what it is like with an inventory. Where nobody in its own boot could say that,
+/// it is booted once more, and asked by its initrd.
 pub fn boot(
     wanted: &Wanted<'_>,
     inventory: &Inventory,
     cancel: &Cancel,
     context: &Context,
 ) -> Result<Booted> {
+    let (mut booted, mut watch) = once(wanted, cancel, context)?;
+    let is_up = booted
+        .checks
+        .iter()
+        .all(|one| one.outcome == Outcome::Passed);
+    if is_up && watch.is_to_be_asked_by_its_initrd() && wanted.boot == Boot::Usual {
+        context.say("it came up; booting its kernel once more, to ask what is mounted");
+        let again = Wanted {
+            boot: Boot::Direct { entry: None },
+            ..*wanted
+        };
+        match once(&again, cancel, context) {
+            Ok((other, asked)) => {
+                booted.heard.report = other.heard.report;
+                watch.testimony = asked.testimony;
+                watch.no_witness = asked.no_witness;
+            }
+            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+            Err(error) => {
+                watch.no_witness = Some(format!("its initrd cannot be asked: {error}"));
+            }
+        }
+    }
+    match &watch.testimony {
+        Some(told) => booted.checks.extend(compare(inventory, told)),
+        None => booted.checks.push(Check {
+            about: About::Mount,
+            name: "mounts, swap, network cards".to_owned(),
+            outcome: Outcome::NotChecked,
+            notes: vec![watch.no_witness.take().unwrap_or_else(|| {
+                "the guest did not get so far as to say what they are".to_owned()
+            })],
+        }),
+    }
+    Ok(booted)
+}
+
+/// Boots it once; returns how far it came, and who watched.
+fn once(wanted: &Wanted<'_>, cancel: &Cancel, context: &Context) -> Result<(Booted, Watch)> {
     let mut watch = Watch {
         nonce: Uuid::random().to_string(),
         keys: wanted.keys.clone(),
@@ -63,6 +105,9 @@ pub fn boot(
         next: Instant::now(),
         seen: None,
     };
+    // A key that nobody can type opens what is looked into, and no boot.
+    let typed = wanted.keys.passphrase();
+    let typed = typed.filter(|text| !text.contains(char::is_control));
     let heard = Qemu::default().try_boot(
         &Trial {
             site: RunSite {
@@ -73,6 +118,7 @@ pub fn boot(
                 launcher: &launcher()?,
             },
             boot: wanted.boot.clone(),
+            passphrase: typed,
             limit: wanted.limit,
             cancel,
         },
@@ -81,23 +127,12 @@ pub fn boot(
     watch.testimony = Testimony::read(&heard.report, &watch.nonce);
     let console = String::from_utf8_lossy(&heard.console);
     let given_up = format!("it did not come up in {} s", wanted.limit.as_secs());
-    let mut checks = judge(&Signs {
+    let checks = judge(&Signs {
         is_off: heard.end.is_some(),
         given_up: heard.is_time_up.then_some(given_up.as_str()),
         ..watch.signs(&console, &heard)
     });
-    match &watch.testimony {
-        Some(told) => checks.extend(compare(inventory, told)),
-        None => checks.push(Check {
-            about: About::Mount,
-            name: "mounts, swap, network cards".to_owned(),
-            outcome: Outcome::NotChecked,
-            notes: vec![watch.no_witness.take().unwrap_or_else(|| {
-                "the guest did not get so far as to say what they are".to_owned()
-            })],
-        }),
-    }
-    Ok(Booted { heard, checks })
+    Ok((Booted { heard, checks }, watch))
 }
 
 /// Who watches it.
@@ -121,9 +156,15 @@ impl Watch {
             console,
             screen: &heard.screen,
             testimony: self.testimony.as_ref(),
+            is_answered: heard.is_answered,
             is_off: false,
             given_up: None,
         }
+    }
+
+    /// Whether the initrd can bring the witness that could not be put into its root.
+    fn is_to_be_asked_by_its_initrd(&self) -> bool {
+        self.has_systemd && self.no_witness.is_some()
     }
 
     fn put_witness(&mut self, disks: &[Arc<dyn BlockImage>], folder: &RunFolder) -> Result<bool> {
@@ -157,9 +198,13 @@ impl Watch {
             (true, false) => Some(("witness", FOR_LOGIN)),
             (false, true) if !has_witness => Some(("login", Duration::ZERO)),
             (false, true) => Some(("login", FOR_WITNESS)),
-            (false, false) => dead_end(signs).map(|end| match has_witness && end.has_systemd {
-                true => (end.name, FOR_REASONS),
-                false => (end.name, FOR_DEAD_END),
+            (false, false) => dead_end(signs).map(|end| {
+                let patience = match end {
+                    _ if has_witness && end.has_systemd => FOR_REASONS,
+                    _ if end.is_question && signs.is_answered => FOR_UNLOCKING,
+                    _ => FOR_DEAD_END,
+                };
+                (end.name, patience)
             }),
         }
     }
@@ -176,7 +221,7 @@ impl Examiner for Watch {
             Err(error) => match error.kind() {
                 ErrorKind::Unsupported | ErrorKind::Corrupt | ErrorKind::NoSpace => {
                     let what = format!(
-                        "nothing can be put into its root ({error}): --boot direct asks by its initrd"
+                        "nothing can be put into its root ({error}), nor has its initrd been asked"
                     );
                     self.no_witness = Some(what);
                 }
@@ -187,7 +232,7 @@ impl Examiner for Watch {
     }
 
     fn append(&mut self, initrd: &Contents) -> Result<Option<Vec<u8>>> {
-        if self.no_witness.is_none() || !self.has_systemd {
+        if !self.is_to_be_asked_by_its_initrd() {
             return Ok(None);
         }
         let archive = witness_archive(initrd, &self.nonce)?;

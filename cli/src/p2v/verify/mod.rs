@@ -46,14 +46,16 @@ Exit status:
 /// First its file systems, read-only: every directory, where every file lies, and the map of what is in
 /// use (ext2-4, XFS, FAT; btrfs and NTFS as far as names lead). A log that was not replayed is as the
 /// copy was taken, and no damage. Arrays and volume groups must be whole. What is encrypted (LUKS) is
-/// looked into if --key opens it, in memory; the boot asks for its passphrase all the same.
+/// looked into if --key opens it, in memory; where the boot asks for its passphrase on the serial console,
+/// that is typed.
 ///
 /// Then it is booted with QEMU: nothing that the guest writes reaches its disks, and its network cards
 /// are there but lead nowhere, so that it never meets the server that it was. A service of systemd, put
 /// into what is thrown away, says what is mounted, swapped to, and how network cards are called; that is
 /// compared with the inventory, else with what the system's own files say. It is put into a root on
-/// ext2-4; of any other root with --boot direct behind the initrd (of initramfs-tools or dracut).
-/// Windows is not booted: nobody could tell how far it came.
+/// ext2-4. Any other root comes up untouched, and then once more by its kernel without the firmware and
+/// the boot loader, where the service comes with the initrd (of initramfs-tools or dracut). Windows is not
+/// booted: nobody could tell how far it came.
 ///
 /// The report, the console and what the guest said of itself are kept in STEM.hako-verify beside the
 /// machine: report.json, console.log, guest.log, screen.txt.

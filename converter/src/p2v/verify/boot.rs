@@ -1,5 +1,7 @@
 //! How far a boot got, by what the guest says on its console and its screen.
 
+use hako_vm::run::QUESTIONS;
+
 use super::testimony::Testimony;
 use super::{About, Check, Outcome};
 
@@ -12,6 +14,8 @@ pub struct Signs<'a> {
     pub screen: &'a str,
     /// What the witness said.
     pub testimony: Option<&'a Testimony>,
+    /// Whether a question for a passphrase was answered: it stands there still, and may be over.
+    pub is_answered: bool,
     /// Whether it went off by itself.
     pub is_off: bool,
     /// Why it was given up, if it was.
@@ -29,8 +33,8 @@ pub struct DeadEnd {
     pub hint: &'static str,
     /// Whether systemd of the system itself runs there: it may still say why.
     pub has_systemd: bool,
-    /// Whether somebody who knows the answer gets on.
-    is_question: bool,
+    /// Whether somebody who knows the passphrase gets on.
+    pub is_question: bool,
 }
 
 const ADAPT: &str = "`hako p2v adapt` adds drivers to the initrd and mends names of devices";
@@ -113,13 +117,10 @@ const DEAD_ENDS: &[DeadEnd] = &[
         is_question: false,
     },
     DeadEnd {
-        seen: &[
-            "Please unlock disk",
-            "Please enter passphrase",
-            "Enter passphrase for",
-        ],
-        name: "it asks for the passphrase of an encrypted disk, which nobody gives here",
-        hint: "start a clone of it, and look yourself",
+        seen: QUESTIONS,
+        name: "it asks for the passphrase of an encrypted disk, and has not been given one that opens it",
+        hint: "--key FILE answers it on the serial console (`hako p2v adapt --serial-console` makes it ask \
+               there); else start a clone of it, and look yourself",
         has_systemd: false,
         is_question: true,
     },
@@ -146,9 +147,18 @@ const LOGIN: &str = "login:";
 /// Returns where a boot has ended, if it has.
 pub fn dead_end(signs: &Signs<'_>) -> Option<DeadEnd> {
     let console = tail(signs.console);
-    let is_seen = |text: &&str| console.contains(*text) || signs.screen.contains(*text);
+    // What was answered is asked again where it says so last.
+    let now = [console, signs.screen].map(|text| text.lines().next_back().unwrap_or_default());
+    let texts = |end: &DeadEnd| match end.is_question && signs.is_answered {
+        true => now,
+        false => [console, signs.screen],
+    };
     let mut all = DEAD_ENDS.iter();
-    all.find(|end| end.seen.iter().any(is_seen)).copied()
+    all.find(|end| {
+        let mut seen = end.seen.iter();
+        seen.any(|what| texts(end).iter().any(|text| text.contains(what)))
+    })
+    .copied()
 }
 
 /// Returns whether the console asks for a name.
@@ -294,6 +304,7 @@ mod tests {
             console,
             screen: "",
             testimony: None,
+            is_answered: false,
             is_off: false,
             given_up: None,
         }
@@ -314,6 +325,26 @@ mod tests {
         assert!(down[0].notes[1].starts_with("ALERT!"), "{down:?}");
         assert!(down[0].notes[2].contains("p2v adapt"), "{down:?}");
         assert_eq!(down.len(), 1);
+    }
+
+    #[test]
+    fn a_question_is_an_end_until_it_is_answered() {
+        let asks = "[ 1.0] sda\r\nPlease unlock disk crypt: ";
+        assert!(dead_end(&signs(asks)).unwrap().is_question);
+        let later = format!("{asks}\r\ncryptsetup: set up successfully\r\n");
+        assert!(dead_end(&signs(&later)).unwrap().is_question);
+        let answered = |console| Signs {
+            is_answered: true,
+            ..signs(console)
+        };
+        assert_eq!(dead_end(&answered(&later)), None);
+        assert!(dead_end(&answered(asks)).unwrap().is_question);
+        let checks = judge(&signs(asks));
+        assert_eq!(checks[0].outcome, Outcome::Warning);
+        assert!(
+            checks[0].notes.last().unwrap().contains("--key"),
+            "{checks:?}"
+        );
     }
 
     #[test]

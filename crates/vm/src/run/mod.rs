@@ -37,7 +37,7 @@ pub use engine::{
 };
 pub use folder::{RunFolder, RunHome};
 use native::Native;
-pub use qemu::{Examiner, GuestScript, Heard, Qemu, ScriptSite, Trial, Verdict};
+pub use qemu::{Examiner, GuestScript, Heard, QUESTIONS, Qemu, ScriptSite, Trial, Verdict};
 pub use runner::{RunRequest, RunSite, Runner, Running, Stopper};
 pub use status::{RunState, Stats, Status};
 

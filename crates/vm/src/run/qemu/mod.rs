@@ -6,7 +6,7 @@
 //! media        the images in the drives; served    those that QEMU gets over our NBD
 //! connections  what serial ports lead to;          firmware, host    what the host has
 //! direct       a kernel out of the guest's disk;   script            one that runs a script in it
-//! trial        a boot that leaves nothing behind
+//! trial        a boot that leaves nothing behind;  passphrase        what either types
 //! qmp, machine driving it
 //! ```
 
@@ -17,6 +17,7 @@ mod firmware;
 mod host;
 mod machine;
 mod media;
+mod passphrase;
 mod plan;
 mod qmp;
 mod script;
@@ -46,6 +47,7 @@ use super::process::Process;
 use super::{Boot, Engine, Events, Facts, Launcher, Machine, RunFolder, Start};
 use crate::settings::VARIABLES_KEY;
 
+pub use self::passphrase::QUESTIONS;
 pub use self::script::{GuestScript, ScriptSite, Verdict};
 pub use self::trial::{Examiner, Heard, Trial};
 

@@ -22,6 +22,7 @@ use super::super::{
     Boot, End, EngineChoice, Event, Events, RunFolder, RunSite, Start, StartOptions,
 };
 use super::machine::Running;
+use super::passphrase::{Answer, Typist};
 use super::plan::Backend;
 use super::{Place, Qemu, direct};
 use crate::Vm;
@@ -45,6 +46,8 @@ pub struct Trial<'a> {
     pub site: RunSite<'a>,
     /// How it boots.
     pub boot: Boot,
+    /// What it is told when its console asks for the passphrase of a disk.
+    pub passphrase: Option<&'a str>,
     /// How long it may take.
     pub limit: Duration,
     /// Asks to give up.
@@ -76,6 +79,8 @@ pub struct Heard {
     pub screen: String,
     /// Addresses that its network cards use.
     pub addresses: Vec<(String, IpAddr)>,
+    /// Whether its console asked for a passphrase and was given one.
+    pub is_answered: bool,
     /// How often it was reset.
     pub n_resets: u32,
     /// What the user should know of the machine.
@@ -167,6 +172,7 @@ impl Qemu {
                 ..Heard::default()
             },
             console: running.console.take().map(port).transpose()?,
+            typist: Typist::new(trial.passphrase)?,
             report: port(report)?,
             inbox,
             screen: folder.file("screen"),
@@ -211,20 +217,26 @@ fn append(path: &Path, examiner: &mut dyn Examiner) -> Result<()> {
 }
 
 /// Where it is heard.
-struct Hearing {
+struct Hearing<'a> {
     heard: Heard,
     console: Option<UnixStream>,
+    typist: Typist<'a>,
     report: UnixStream,
     inbox: Receiver<Event>,
     /// Where QEMU puts the screen.
     screen: PathBuf,
 }
 
-impl Hearing {
+impl Hearing<'_> {
     /// Listens for a moment.
     fn listen(&mut self) -> Result<()> {
         match &mut self.console {
-            Some(console) => hear(console, &mut self.heard.console)?,
+            Some(console) => {
+                hear(console, &mut self.heard.console)?;
+                // One that is not answered is where the boot ends; what it says tells it.
+                let answer = self.typist.answer(&self.heard.console, console)?;
+                self.heard.is_answered |= answer == Answer::Given;
+            }
             None => std::thread::sleep(LOOK),
         }
         hear(&mut self.report, &mut self.heard.report)?;

@@ -1,11 +1,12 @@
 //! What a guest says: its verdict on one serial port, all else on the other.
 
-use std::io::{ErrorKind as IoKind, Read, Write};
+use std::io::{ErrorKind as IoKind, Read};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use hako_block::{Error, ErrorKind, Result};
 
+use super::super::passphrase::{Answer, Typist};
 use super::{Verdict, locked};
 
 /// How long one look at a port takes.
@@ -16,18 +17,6 @@ const MAX_OUTPUT_BYTES: usize = 16 << 20;
 const MAX_CONSOLE_BYTES: usize = 64 << 10;
 /// What is shown of it, in bytes.
 const TOLD_BYTES: usize = 1500;
-/// How long a question stands before it is answered: cryptsetup asks, then switches the echo off, and what
-/// was typed before that is thrown away.
-const THINKING: Duration = Duration::from_secs(2);
-
-/// How often a passphrase is given: once per encrypted disk, and few have so many.
-const MAX_ANSWERS: usize = 16;
-/// What initrds say when they want one: cryptsetup-initramfs, systemd, dracut without systemd.
-const QUESTIONS: [&str; 3] = [
-    "Please unlock disk",
-    "Please enter passphrase",
-    "Enter passphrase for",
-];
 
 /// The port on which the verdict comes.
 pub(super) struct Report {
@@ -87,10 +76,7 @@ impl Report {
 pub(super) struct Console<'a> {
     stream: Option<UnixStream>,
     heard: Vec<u8>,
-    passphrase: Option<&'a str>,
-    n_answers: usize,
-    /// Up to where questions were answered.
-    answered: usize,
+    typist: Typist<'a>,
 }
 
 impl<'a> Console<'a> {
@@ -98,17 +84,10 @@ impl<'a> Console<'a> {
         if let Some(stream) = &stream {
             prepare(stream)?;
         }
-        if passphrase.is_some_and(|text| text.contains(char::is_control)) {
-            return Err(Error::invalid(
-                "a passphrase with control characters cannot be typed",
-            ));
-        }
         Ok(Self {
             stream,
             heard: Vec::new(),
-            passphrase,
-            n_answers: 0,
-            answered: 0,
+            typist: Typist::new(passphrase)?,
         })
     }
 
@@ -122,34 +101,13 @@ impl<'a> Console<'a> {
         }
         if let Some(surplus) = self.heard.len().checked_sub(MAX_CONSOLE_BYTES) {
             self.heard.drain(..surplus);
-            self.answered = self.answered.saturating_sub(surplus);
+            self.typist.forget(surplus);
         }
-        self.answer()
-    }
-
-    fn answer(&mut self) -> Result<()> {
-        let new = self.heard.get(self.answered..).unwrap_or_default();
-        // A question waits at the end of its line.
-        let line = new.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
-        let line = String::from_utf8_lossy(line);
-        let asks = QUESTIONS.iter().any(|question| line.contains(question));
-        if !asks || !line.trim_end().ends_with(':') {
-            return Ok(());
+        match self.typist.answer(&self.heard, stream)? {
+            Answer::NotAsked | Answer::Given => Ok(()),
+            Answer::Unknown => Err(locked()),
+            Answer::Refused => Err(self.error("the guest does not take the passphrase")),
         }
-        let Some(passphrase) = self.passphrase else {
-            return Err(locked());
-        };
-        if self.n_answers == MAX_ANSWERS {
-            return Err(self.error("the guest does not take the passphrase"));
-        }
-        self.n_answers += 1;
-        self.answered = self.heard.len();
-        if let Some(stream) = &mut self.stream {
-            std::thread::sleep(THINKING);
-            let typed = stream.write_all(format!("{passphrase}\n").as_bytes());
-            typed.map_err(|error| Error::io("type the passphrase", error))?;
-        }
-        Ok(())
     }
 
     /// Returns an error with the end of what the console has said.
@@ -215,6 +173,8 @@ fn position(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     fn verdict(said: &str) -> Option<Verdict> {
