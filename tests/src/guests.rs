@@ -250,6 +250,15 @@ impl Console {
         self.expect("\nend").replace('\r', "").trim().to_owned()
     }
 
+    /// Answers the question for the passphrase of a disk. cryptsetup asks, then switches the echo off, and
+    /// what was typed before that is thrown away.
+    pub fn unlock(&mut self, passphrase: &str) {
+        self.expect("Please unlock disk");
+        std::thread::sleep(Duration::from_secs(5));
+        self.type_line(passphrase);
+        self.expect("set up successfully");
+    }
+
     /// Types a line.
     pub fn type_line(&mut self, line: &str) {
         self.keyboard

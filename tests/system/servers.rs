@@ -47,13 +47,20 @@ impl Server {
         let adapt = [&words[..], &[&name], self.key()].concat();
         site.hako(&adapt).ok();
         assert_eq!(site.hako(&adapt).ok(), "nothing is to be changed\n");
-        let verify = ["p2v", "verify", "web", "--no-boot"];
-        site.hako(&verify).expect_code(self.verdict);
+        // Who has a key types it: that boot is looked at from outside, too.
+        let boot: &[&str] = match self.passphrase {
+            Some(_) => &["--timeout", "3000"],
+            None => &["--no-boot"],
+        };
+        let verify = [&["p2v", "verify", "web"], boot, self.key()].concat();
+        let verified = site.hako(&verify).expect_code(self.verdict);
+        for (path, _) in self.mounts.iter().filter(|_| self.passphrase.is_some()) {
+            let line = format!("{:12}{:12} {path}\n", "passed", "mount");
+            assert!(verified.stdout.contains(&line), "{}", verified.stdout);
+        }
         site.start(&[]);
         if let Some(passphrase) = self.passphrase {
-            let mut console = Console::of(&site);
-            console.expect("Please unlock disk");
-            console.type_line(passphrase);
+            Console::of(&site).unlock(passphrase);
         }
         site.wait_for_line("guest login:");
         self.look_inside(&site);
@@ -179,6 +186,44 @@ fn a_server_of_an_older_system_and_kernel_behind_a_raid_controller_runs_on_sata(
         disk_keys: "bus=sata",
         nic_model: "e1000e",
         drivers: ["ahci", "e1000e"],
+        mounts: &[("/", "ext4"), ("/boot", "ext4")],
+        passphrase: None,
+        verdict: 0,
+    }
+    .convert();
+}
+
+#[test]
+fn a_server_with_an_nvme_disk_and_no_fallback_loader_runs_on_sata() {
+    if !all() {
+        return;
+    }
+    Server {
+        disk: "server-nvme",
+        target: "vmware",
+        hardware: &["--firmware", "efi"],
+        disk_keys: "bus=sata",
+        nic_model: "vmxnet3",
+        drivers: ["ahci", "vmxnet3"],
+        mounts: &[("/", "ext4"), ("/boot", "ext4"), ("/boot/efi", "vfat")],
+        passphrase: None,
+        verdict: 0,
+    }
+    .convert();
+}
+
+#[test]
+fn an_initrd_that_initramfs_tools_fitted_to_its_server_gets_what_it_lacks() {
+    if !all() {
+        return;
+    }
+    Server {
+        disk: "server-dep",
+        target: "vmware",
+        hardware: &[],
+        disk_keys: "controller=pvscsi",
+        nic_model: "vmxnet3",
+        drivers: ["vmw_pvscsi", "vmxnet3"],
         mounts: &[("/", "ext4"), ("/boot", "ext4")],
         passphrase: None,
         verdict: 0,
