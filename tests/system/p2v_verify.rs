@@ -271,15 +271,16 @@ fn a_root_that_is_not_written_to_is_asked_by_its_initrd() {
     if !all() {
         return;
     }
-    // By its own boot loader, and then once more; or at once.
-    for (name, kind, how) in [
-        ("fedora-like", "xfs", &[][..]),
-        ("debian-bios", "ext4", &["--boot", "direct"][..]),
+    // By its own boot loader and initrd, which has a driver for SATA, and then once more; or at once.
+    for (name, kind, bus, how) in [
+        ("fedora-like", "xfs", ",bus=sata", &[][..]),
+        ("debian-bios", "ext4", "", &["--boot", "direct"][..]),
     ] {
         let (Some(raw), Some(site)) = (disk(name), Site::new()) else {
             return;
         };
-        site.create(&raw, &[]);
+        let disk = format!("{}{bus}", raw.display());
+        site.create_of(&["--memory", "640M", "--from-disk", &disk]);
         let (run, report) = verify(&site, how);
         assert_eq!(run.code, Some(0), "{report:#} {}", run.stderr);
         assert_eq!(checks(&report, "login")[0][1], "passed");
