@@ -15,7 +15,6 @@ const MAC: &str = "24:6e:96:00:00:01";
 struct Server {
     /// Of the test bed.
     disk: &'static str,
-    target: &'static str,
     /// How its machine is made.
     hardware: &'static [&'static str],
     /// The keys of its disk and its network card.
@@ -31,6 +30,18 @@ struct Server {
     verdict: i32,
 }
 
+/// What most of them have, but for a disk: /boot beside the root, and VMware's own controller and card.
+const USUAL: Server = Server {
+    disk: "",
+    hardware: &[],
+    disk_keys: "controller=pvscsi",
+    nic_model: "vmxnet3",
+    drivers: ["vmw_pvscsi", "vmxnet3"],
+    mounts: &[("/", "ext4"), ("/boot", "ext4")],
+    passphrase: None,
+    verdict: 0,
+};
+
 impl Server {
     /// Takes the server through all of it.
     fn convert(&self) {
@@ -43,7 +54,7 @@ impl Server {
         let machine = ["--memory", "640M", "--from-disk", &from, "--nic", &nic];
         site.create_of(&[&machine, self.hardware].concat());
         let name = format!("enp3s0={MAC}");
-        let words = ["p2v", "adapt", "web", "--target", self.target, "--nic"];
+        let words = ["p2v", "adapt", "web", "--target", "vmware", "--nic"];
         let adapt = [&words[..], &[&name], self.key()].concat();
         site.hako(&adapt).ok();
         assert_eq!(site.hako(&adapt).ok(), "nothing is to be changed\n");
@@ -121,14 +132,8 @@ impl Server {
 fn a_server_with_ext4_and_names_of_the_kernel_runs_on_vmware_hardware() {
     Server {
         disk: "server-mbr",
-        target: "vmware",
-        hardware: &[],
-        disk_keys: "controller=pvscsi",
-        nic_model: "vmxnet3",
-        drivers: ["vmw_pvscsi", "vmxnet3"],
         mounts: &[("/", "ext4"), ("/srv", "ext4")],
-        passphrase: None,
-        verdict: 0,
+        ..USUAL
     }
     .convert();
 }
@@ -137,7 +142,6 @@ fn a_server_with_ext4_and_names_of_the_kernel_runs_on_vmware_hardware() {
 fn a_server_with_btrfs_whose_firmware_alone_knew_its_loader_starts_on_a_new_one() {
     Server {
         disk: "server-uefi",
-        target: "vmware",
         hardware: &["--firmware", "efi"],
         disk_keys: "bus=nvme",
         nic_model: "e1000e",
@@ -148,8 +152,7 @@ fn a_server_with_btrfs_whose_firmware_alone_knew_its_loader_starts_on_a_new_one(
             ("/var/log", "btrfs"),
             ("/boot/efi", "vfat"),
         ],
-        passphrase: None,
-        verdict: 0,
+        ..USUAL
     }
     .convert();
 }
@@ -161,15 +164,9 @@ fn a_server_with_a_mirror_runs_on_the_half_of_it() {
     }
     Server {
         disk: "server-mirror",
-        target: "vmware",
-        hardware: &[],
-        disk_keys: "controller=pvscsi",
-        nic_model: "vmxnet3",
-        drivers: ["vmw_pvscsi", "vmxnet3"],
-        mounts: &[("/", "ext4"), ("/boot", "ext4")],
-        passphrase: None,
         // Half of a mirror is not whole.
         verdict: 3,
+        ..USUAL
     }
     .convert();
 }
@@ -181,14 +178,10 @@ fn a_server_of_an_older_system_and_kernel_behind_a_raid_controller_runs_on_sata(
     }
     Server {
         disk: "server-old",
-        target: "vmware",
-        hardware: &[],
         disk_keys: "bus=sata",
         nic_model: "e1000e",
         drivers: ["ahci", "e1000e"],
-        mounts: &[("/", "ext4"), ("/boot", "ext4")],
-        passphrase: None,
-        verdict: 0,
+        ..USUAL
     }
     .convert();
 }
@@ -200,14 +193,11 @@ fn a_server_with_an_nvme_disk_and_no_fallback_loader_runs_on_sata() {
     }
     Server {
         disk: "server-nvme",
-        target: "vmware",
         hardware: &["--firmware", "efi"],
         disk_keys: "bus=sata",
-        nic_model: "vmxnet3",
         drivers: ["ahci", "vmxnet3"],
         mounts: &[("/", "ext4"), ("/boot", "ext4"), ("/boot/efi", "vfat")],
-        passphrase: None,
-        verdict: 0,
+        ..USUAL
     }
     .convert();
 }
@@ -219,14 +209,7 @@ fn an_initrd_that_initramfs_tools_fitted_to_its_server_gets_what_it_lacks() {
     }
     Server {
         disk: "server-dep",
-        target: "vmware",
-        hardware: &[],
-        disk_keys: "controller=pvscsi",
-        nic_model: "vmxnet3",
-        drivers: ["vmw_pvscsi", "vmxnet3"],
-        mounts: &[("/", "ext4"), ("/boot", "ext4")],
-        passphrase: None,
-        verdict: 0,
+        ..USUAL
     }
     .convert();
 }
@@ -238,14 +221,8 @@ fn a_server_on_luks_is_adapted_by_its_own_kernel_and_asks_for_its_passphrase() {
     }
     Server {
         disk: "server-luks",
-        target: "vmware",
-        hardware: &[],
-        disk_keys: "controller=pvscsi",
-        nic_model: "vmxnet3",
-        drivers: ["vmw_pvscsi", "vmxnet3"],
-        mounts: &[("/", "ext4"), ("/boot", "ext4")],
         passphrase: Some("open"),
-        verdict: 0,
+        ..USUAL
     }
     .convert();
 }
