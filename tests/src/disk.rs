@@ -5,10 +5,10 @@ use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use crate::run_program;
-
 use hako_block::testkit::Rng;
 use sha2::{Digest, Sha256};
+
+use crate::run_program;
 
 /// Makes a sparse raw disk: runs of data of many lengths, zeros that are written, holes.
 pub fn make_raw(path: &Path, size: u64, seed: u64) {

@@ -56,7 +56,17 @@ pub fn boot(
     cancel: &Cancel,
     context: &Context,
 ) -> Result<Booted> {
-    let (mut booted, mut watch) = once(wanted, cancel, context)?;
+    let mut watch = Watch {
+        nonce: Uuid::random().to_string(),
+        keys: wanted.keys.clone(),
+        time: context.time(),
+        no_witness: None,
+        has_systemd: false,
+        testimony: None,
+        next: Instant::now(),
+        seen: None,
+    };
+    let mut booted = once(wanted, &mut watch, cancel)?;
     let is_up = booted
         .checks
         .iter()
@@ -67,12 +77,8 @@ pub fn boot(
             boot: Boot::Direct { entry: None },
             ..*wanted
         };
-        match once(&again, cancel, context) {
-            Ok((other, asked)) => {
-                booted.heard.report = other.heard.report;
-                watch.testimony = asked.testimony;
-                watch.no_witness = asked.no_witness;
-            }
+        match once(&again, &mut watch, cancel) {
+            Ok(asked) => booted.heard.report = asked.heard.report,
             Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
             Err(error) => {
                 watch.no_witness = Some(format!("its initrd cannot be asked: {error}"));
@@ -93,21 +99,10 @@ pub fn boot(
     Ok(booted)
 }
 
-/// Boots it once; returns how far it came, and who watched.
-fn once(wanted: &Wanted<'_>, cancel: &Cancel, context: &Context) -> Result<(Booted, Watch)> {
-    let mut watch = Watch {
-        nonce: Uuid::random().to_string(),
-        keys: wanted.keys.clone(),
-        time: context.time(),
-        no_witness: None,
-        has_systemd: false,
-        testimony: None,
-        next: Instant::now(),
-        seen: None,
-    };
-    // A key that nobody can type opens what is looked into, and no boot.
-    let typed = wanted.keys.passphrase();
-    let typed = typed.filter(|text| !text.contains(char::is_control));
+/// Boots it once; returns how far it came.
+fn once(wanted: &Wanted<'_>, watch: &mut Watch, cancel: &Cancel) -> Result<Booted> {
+    // Of an earlier boot.
+    watch.seen = None;
     let heard = Qemu::default().try_boot(
         &Trial {
             site: RunSite {
@@ -118,11 +113,11 @@ fn once(wanted: &Wanted<'_>, cancel: &Cancel, context: &Context) -> Result<(Boot
                 launcher: &launcher()?,
             },
             boot: wanted.boot.clone(),
-            passphrase: typed,
+            passphrase: wanted.keys.passphrase(),
             limit: wanted.limit,
             cancel,
         },
-        &mut watch,
+        watch,
     )?;
     watch.testimony = Testimony::read(&heard.report, &watch.nonce);
     let console = String::from_utf8_lossy(&heard.console);
@@ -132,7 +127,7 @@ fn once(wanted: &Wanted<'_>, cancel: &Cancel, context: &Context) -> Result<(Boot
         given_up: heard.is_time_up.then_some(given_up.as_str()),
         ..watch.signs(&console, &heard)
     });
-    Ok((Booted { heard, checks }, watch))
+    Ok(Booted { heard, checks })
 }
 
 /// Who watches it.
@@ -212,6 +207,9 @@ impl Watch {
 
 impl Examiner for Watch {
     fn prepare(&mut self, disks: &[Arc<dyn BlockImage>], folder: &RunFolder) -> Result<()> {
+        if self.is_to_be_asked_by_its_initrd() {
+            return Ok(()); // An earlier boot found that out; to open what is encrypted takes long.
+        }
         match self.put_witness(disks, folder) {
             Ok(true) => {}
             Ok(false) => {

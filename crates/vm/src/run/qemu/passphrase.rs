@@ -18,6 +18,11 @@ const MAX_ANSWERS: usize = 16;
 /// was typed before that is thrown away.
 const THINKING: Duration = Duration::from_secs(2);
 
+/// Returns whether a passphrase goes through a terminal as it is.
+pub(super) fn can_be_typed(passphrase: &str) -> bool {
+    !passphrase.contains(char::is_control)
+}
+
 /// What became of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
@@ -42,7 +47,7 @@ pub(super) struct Typist<'a> {
 impl<'a> Typist<'a> {
     /// Returns one who knows this passphrase. Errors: it cannot be typed.
     pub fn new(passphrase: Option<&'a str>) -> Result<Self> {
-        if passphrase.is_some_and(|text| text.contains(char::is_control)) {
+        if passphrase.is_some_and(|text| !can_be_typed(text)) {
             return Err(Error::invalid(
                 "a passphrase with control characters cannot be typed",
             ));

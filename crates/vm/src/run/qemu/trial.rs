@@ -22,7 +22,7 @@ use super::super::{
     Boot, End, EngineChoice, Event, Events, RunFolder, RunSite, Start, StartOptions,
 };
 use super::machine::Running;
-use super::passphrase::{Answer, Typist};
+use super::passphrase::{Answer, Typist, can_be_typed};
 use super::plan::Backend;
 use super::{Place, Qemu, direct};
 use crate::Vm;
@@ -46,7 +46,8 @@ pub struct Trial<'a> {
     pub site: RunSite<'a>,
     /// How it boots.
     pub boot: Boot,
-    /// What it is told when its console asks for the passphrase of a disk.
+    /// What it is told when its console asks for the passphrase of a disk; one that cannot be typed is no
+    /// answer.
     pub passphrase: Option<&'a str>,
     /// How long it may take.
     pub limit: Duration,
@@ -172,7 +173,7 @@ impl Qemu {
                 ..Heard::default()
             },
             console: running.console.take().map(port).transpose()?,
-            typist: Typist::new(trial.passphrase)?,
+            typist: Typist::new(trial.passphrase.filter(|text| can_be_typed(text)))?,
             report: port(report)?,
             inbox,
             screen: folder.file("screen"),
