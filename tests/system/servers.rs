@@ -7,6 +7,7 @@ use hako_tests::disk::{copy_sparse, debugfs};
 use hako_tests::guests::{Console, Site, disk};
 use hako_tests::nested::{bare, has_in_order};
 use hako_tests::{all, hako, run_program};
+use serde_json::Value;
 
 /// The address of the server's network card.
 const MAC: &str = "24:6e:96:00:00:01";
@@ -28,6 +29,8 @@ struct Server {
     passphrase: Option<&'static str>,
     /// The exit code of `p2v verify --no-boot`.
     verdict: i32,
+    /// Whether its files have labels of SELinux.
+    has_labels: bool,
 }
 
 /// What most of them have, but for a disk: /boot beside the root, and VMware's own controller and card.
@@ -40,6 +43,7 @@ const USUAL: Server = Server {
     mounts: &[("/", "ext4"), ("/boot", "ext4")],
     passphrase: None,
     verdict: 0,
+    has_labels: false,
 };
 
 impl Server {
@@ -56,6 +60,8 @@ impl Server {
         let name = format!("enp3s0={MAC}");
         let words = ["p2v", "adapt", "web", "--target", "vmware", "--nic"];
         let adapt = [&words[..], &[&name], self.key()].concat();
+        let planned = site.hako(&[&adapt[..], &["--dry-run", "--json"]].concat());
+        let planned = planned.expect_code(0).json();
         site.hako(&adapt).ok();
         assert_eq!(site.hako(&adapt).ok(), "nothing is to be changed\n");
         self.verify(&site);
@@ -64,7 +70,10 @@ impl Server {
             Console::of(&site).unlock(passphrase);
         }
         site.wait_for_line("guest login:");
-        self.look_inside(&site);
+        let mut console = self.look_inside(&site);
+        if self.has_labels {
+            look_at_labels(&mut console, &planned["changes"]);
+        }
         site.hako(&["vm", "stop", "web", "--timeout", "1200"]).ok();
     }
 
@@ -107,7 +116,7 @@ impl Server {
         copy
     }
 
-    fn look_inside(&self, site: &Site) {
+    fn look_inside(&self, site: &Site) -> Console {
         let mut console = Console::of(site);
         console.log_in();
         for (path, kind) in self.mounts {
@@ -132,7 +141,24 @@ impl Server {
         assert_eq!(nic, of_nic);
         let failed = console.ask("systemctl --failed --no-legend --plain");
         assert!(failed.is_empty(), "{failed}");
+        console
     }
+}
+
+/// Asks the guest's own policy whether the files of these changes are labelled as it has it, by its own
+/// program. It has not labelled them itself.
+fn look_at_labels(console: &mut Console, changes: &Value) {
+    assert_eq!(console.ask("getenforce"), "Permissive");
+    assert_eq!(console.ask("ls -A / | grep relabel"), "");
+    let changes = changes.as_array().unwrap().iter();
+    let paths: Vec<&str> = changes.map(|one| one["path"].as_str().unwrap()).collect();
+    assert!(!paths.is_empty());
+    let verified = console.ask(&format!("matchpathcon -V {}", paths.join(" ")));
+    let lines: Vec<String> = paths
+        .iter()
+        .map(|path| format!("{path} verified."))
+        .collect();
+    assert_eq!(verified, lines.join("\n"));
 }
 
 #[test]
@@ -216,6 +242,20 @@ fn an_initrd_that_initramfs_tools_fitted_to_its_server_gets_what_it_lacks() {
     }
     Server {
         disk: "server-dep",
+        ..USUAL
+    }
+    .convert();
+}
+
+#[test]
+fn a_server_with_xfs_and_selinux_runs_with_its_files_labelled_as_its_policy_says() {
+    if !all() {
+        return;
+    }
+    Server {
+        disk: "server-selinux",
+        mounts: &[("/", "xfs"), ("/boot", "xfs")],
+        has_labels: true,
         ..USUAL
     }
     .convert();
