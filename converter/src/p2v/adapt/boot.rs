@@ -1,19 +1,21 @@
 //! What the kernel is started with: its command line, and where its files are.
 
 use hako_guest::Found;
+use hako_guest::boot::{Entry, Loader};
 use hako_guest::tree::shown;
 
 use super::devices::{Device, by_partition, resolve};
 use super::words::with_values;
 use super::{Guest, Plan};
 
-/// Texts with command lines of kernels.
+/// Texts with command lines of kernels beside those that the menu's entries are from: what entries are
+/// made from, what they take variables from, and what the reader of menus does not know.
 const COMMAND_LINES: &[&str] = &[
     "/etc/default/grub",
     "/etc/kernel/cmdline",
+    "/etc/update-extlinux.conf",
     "/boot/grub/grub.cfg",
     "/boot/grub2/grub.cfg",
-    "/boot/extlinux/extlinux.conf",
     "/boot/grub/menu.lst",
     "/boot/grub/grub.conf",
 ];
@@ -24,6 +26,24 @@ const ENDINGS: &[&str] = &[".cfg", ".conf"];
 /// Environments of GRUB: so many bytes, the last of them `#`.
 const ENVIRONMENTS: &[&str] = &["/boot/grub/grubenv", "/boot/grub2/grubenv"];
 const ENVIRONMENT_BYTES: usize = 1024;
+
+/// What names devices for the initrd: the kernel's own `root=`, those of systemd, dracut (`boot=`),
+/// Debian (`cryptopts=source=`), Arch, Alpine and Gentoo. All of them know `UUID=`.
+const KEYS: &[&str] = &[
+    "root=",
+    "resume=",
+    "mount.usr=",
+    "boot=",
+    "source=",
+    "cryptdevice=",
+    "cryptkey=",
+    "cryptroot=",
+    "crypt_root=",
+    "real_root=",
+    "real_resume=",
+];
+/// Those of whose values the device is only the first part: `cryptdevice=/dev/sda3:root`.
+const IN_PARTS: &[&str] = &["cryptdevice=", "cryptkey="];
 
 /// Returns the texts with command lines that the guest has.
 pub(super) fn command_lines(guest: &Guest<'_>) -> Vec<String> {
@@ -36,7 +56,10 @@ pub(super) fn command_lines(guest: &Guest<'_>) -> Vec<String> {
             paths.extend(guest.files_in(folder, ending));
         }
     }
-    paths.retain(|path| guest.text(path).is_some());
+    let entries = guest.menu.entries.iter();
+    paths.extend(entries.filter_map(|entry| path_of_source(guest, entry)));
+    let mut seen = std::collections::BTreeSet::new();
+    paths.retain(|path| seen.insert(path.clone()) && guest.text(path).is_some());
     paths
 }
 
@@ -84,15 +107,20 @@ pub(super) fn renamed(
     why: &mut Vec<String>,
 ) -> String {
     let mut text = old.to_owned();
-    for key in ["root=", "resume="] {
+    for key in KEYS {
         text = with_values(&text, key, |value| {
-            match resolve(guest.volumes, value, "") {
+            let (device, more) = match value.split_once(':') {
+                Some((device, _)) if IN_PARTS.contains(key) => value.split_at(device.len()),
+                _ => (value, ""),
+            };
+            match resolve(guest.volumes, device, "") {
                 Device::By(name) => {
                     // Without an initrd the kernel itself knows partitions only.
                     let own = match has_initrd {
                         true => Some(name),
-                        false => by_partition(guest.volumes, value),
+                        false => by_partition(guest.volumes, device),
                     };
+                    let own = own.map(|name| name + more);
                     match &own {
                         Some(name) => {
                             let reason = format!("{key}{value} is {name}");
@@ -101,8 +129,7 @@ pub(super) fn renamed(
                             }
                         }
                         None => {
-                            let what = format!("{path}: {key}{value} stays: there is no initrd");
-                            remarks.push(what);
+                            remarks.push(format!("{path}: {key}{value} stays: there is no initrd"));
                         }
                     }
                     own
@@ -118,17 +145,104 @@ pub(super) fn renamed(
     text
 }
 
+/// Adds a remark on every entry of the menu that still names a device as the kernel does, by its place:
+/// what is in no text that is changed (a unified kernel image), or behind a key that nobody knows.
+pub(super) fn add_remarks(guest: &Guest<'_>, plan: &mut Plan) {
+    let texts = command_lines(guest);
+    let mut remarks: Vec<String> = Vec::new();
+    for entry in &guest.menu.entries {
+        let path = path_of_source(guest, entry);
+        for word in entry.options.split(is_between_words) {
+            let is_told = path.as_ref().is_some_and(|path| {
+                let begin = format!("{path}: {word} ");
+                plan.remarks.iter().any(|remark| remark.starts_with(&begin))
+            });
+            if names_by_place(guest, word) && !is_told && stays(guest, plan, &path, &texts, word) {
+                remarks.push(format!(
+                    "{}: {:?} starts with {word}, which may be another device on other hardware",
+                    entry.source, entry.title
+                ));
+            }
+        }
+    }
+    remarks.dedup();
+    plan.remarks.extend(remarks);
+}
+
+fn is_between_words(c: char) -> bool {
+    c.is_ascii_whitespace() || matches!(c, '"' | '\'')
+}
+
+/// Whether a word of a command line has a name in it that the kernel gives by place.
+fn names_by_place(guest: &Guest<'_>, word: &str) -> bool {
+    let mut names = word.split(['=', ',', ':']);
+    names.any(|name| resolve(guest.volumes, name, "") != Device::Stays)
+}
+
+/// Whether a word stays on the command line of an entry: in the text at `path`, which it is from; if
+/// it is not there, in those that entries take variables from.
+fn stays(
+    guest: &Guest<'_>,
+    plan: &Plan,
+    path: &Option<String>,
+    texts: &[String],
+    word: &str,
+) -> bool {
+    let has = |text: Option<String>| {
+        text.is_some_and(|text| text.split(is_between_words).any(|one| one == word))
+    };
+    let had = |path: &str| has(guest.text(path));
+    let will_have = |path: &str| has(plan.text(guest, path));
+    match path.as_deref() {
+        None => true,
+        Some(path) if had(path) => will_have(path),
+        Some(_) => {
+            let texts = texts.iter().map(String::as_str);
+            let all: Vec<&str> = texts
+                .chain(ENVIRONMENTS.iter().copied())
+                .filter(|path| had(path))
+                .collect();
+            all.is_empty() || all.into_iter().any(will_have)
+        }
+    }
+}
+
+/// Returns the guest's path of the text that an entry of the menu is from; none if it is from no text,
+/// or from one that the system does not mount.
+fn path_of_source(guest: &Guest<'_>, entry: &Entry) -> Option<String> {
+    if entry.loader == Loader::Uki {
+        return None;
+    }
+    let is_there = |path: &String| guest.tree().find(path.as_bytes()).is_ok();
+    let (volume, _) = entry.source.split_once(":/")?;
+    let paths = paths_of(guest, &entry.source).filter(|(mounted, _)| *mounted == volume);
+    let mut paths = paths.map(|(_, path)| path);
+    paths.find(is_there)
+}
+
 /// Returns the guest's path of a file that a boot loader calls `VOLUME:PATH`: that in one of the
 /// mounted file systems that leads to it.
 pub(super) fn path_of(guest: &Guest<'_>, file: &Found, named: &str) -> Option<String> {
-    let (_, inner) = named.split_once(":/")?;
-    let inner = inner.trim_start_matches('/');
     let is_it = |path: &String| {
         guest.tree().find(path.as_bytes()).is_ok_and(|found| {
             std::sync::Arc::ptr_eq(found.fs(), file.fs()) && found.node() == file.node()
         })
     };
-    let mut paths = guest.root.mounts.iter().map(|mount| {
+    let mut paths = paths_of(guest, named).map(|(_, path)| path);
+    paths
+        .find(is_it)
+        .filter(|path| !shown(path.as_bytes()).is_empty())
+}
+
+/// Returns the paths that a file that a boot loader calls `VOLUME:PATH` would have in each of the
+/// mounted file systems, and those systems' volumes.
+fn paths_of<'a>(
+    guest: &'a Guest<'_>,
+    named: &'a str,
+) -> impl Iterator<Item = (&'a str, String)> + 'a {
+    let (_, inner) = named.split_once(":/").unwrap_or_default();
+    let inner = inner.trim_start_matches('/');
+    guest.root.mounts.iter().map(move |mount| {
         let top = mount.path.trim_end_matches('/');
         // A path in a subvolume begins with the name of that.
         let inner = mount
@@ -136,9 +250,6 @@ pub(super) fn path_of(guest: &Guest<'_>, file: &Found, named: &str) -> Option<St
             .as_deref()
             .and_then(|name| inner.strip_prefix(name.trim_matches('/')))
             .map_or(inner, |rest| rest.trim_start_matches('/'));
-        format!("{top}/{inner}")
-    });
-    paths
-        .find(is_it)
-        .filter(|path| !shown(path.as_bytes()).is_empty())
+        (mount.volume.as_str(), format!("{top}/{inner}"))
+    })
 }

@@ -286,6 +286,7 @@ pub fn plan(guest: &Guest<'_>, request: &Request) -> Result<Plan> {
     let (moves, naming) = nics::add(guest, request, &mut plan);
     initrds::add(guest, request, &moves, &naming, &mut plan)?;
     esp::add(guest, &mut plan)?;
+    boot::add_remarks(guest, &mut plan);
     if request.mask_agents {
         agents::add(guest, &mut plan);
     }

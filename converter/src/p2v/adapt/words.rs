@@ -41,7 +41,7 @@ pub(super) fn with_values(
         let (value, tail) = value.split_at(len);
         out.push_str(before);
         out.push_str(key);
-        match change(value).filter(|_| is_word) {
+        match is_word.then(|| change(value)).flatten() {
             Some(new) => out.push_str(&new),
             None => out.push_str(value),
         }

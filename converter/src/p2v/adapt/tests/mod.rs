@@ -9,6 +9,7 @@ use hako_guest::{FileSystem, Volumes};
 
 use super::*;
 
+mod boot;
 mod initrds;
 mod nics;
 
