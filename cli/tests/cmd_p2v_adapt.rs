@@ -17,7 +17,7 @@ const ROOT_AT: u64 = ESP_AT + ESP_BYTES;
 const ROOT_BYTES: u64 = 64 << 20;
 
 const FSTAB: &str =
-    "/dev/sda2 / ext4 errors=remount-ro 0 1\n/dev/sda1 /boot/efi vfat umask=0077 0 1\n";
+    "/dev/sda2 / ext4 errors=remount-ro 0 1\n/dev/sda1 /boot/efi/ vfat umask=0077 0 1\n";
 const GRUB: &str = "menuentry 'Debian' {\n\tlinux /boot/vmlinuz-6.1 root=/dev/sda2 ro quiet\n\
     \tinitrd /boot/initrd.img-6.1\n}\n";
 const UUID: &str = "11111111-2222-3333-4444-555555555555";
@@ -375,6 +375,52 @@ fn what_the_guest_changed_since_stays_when_it_is_put_back() {
     let parts = Parts::of(&world, "server.raw");
     assert!(parts.root("/etc/fstab").starts_with(b"UUID="));
     assert_eq!(parts.root("/boot/initrd.img-6.1"), initrd());
+}
+
+#[test]
+fn what_the_guest_made_anew_between_two_runs_is_what_undo_leads_back_to() {
+    if !has_peers() {
+        return;
+    }
+    // Of the first file that goes, the inode is the first that is free again.
+    let devices = b"IDTYPE=sys_wwid\n".to_vec();
+    let list = "etc/lvm/devices/system.devices";
+    let world = server_with(&[(list, devices.clone())]);
+    let first = adapt(&world, "server.raw --target vmware");
+    assert_eq!(first.code, 0, "{}", first.stderr);
+    // As if a new initrd were made, and an administrator had added a line.
+    let new_initrd = initrd().repeat(5);
+    let mut fstab = Parts::of(&world, "server.raw").root("/etc/fstab");
+    fstab.extend(b"/dev/sda1 /mnt vfat noauto 0 0\n");
+    world.write("new.initrd", &new_initrd);
+    world.write("new.fstab", &fstab);
+    let path = |name: &str| world.path(name).display().to_string();
+    let commands = format!(
+        "rm /boot/initrd.img-6.1\nwrite {} /boot/initrd.img-6.1\n\
+         rm /etc/fstab\nwrite {} /etc/fstab\n",
+        path("new.initrd"),
+        path("new.fstab"),
+    );
+    world.write("commands", commands.as_bytes());
+    let root = format!("{}?offset={ROOT_AT}", path("server.raw"));
+    run("debugfs", &["-w", "-f", &path("commands"), &root]);
+    let again = adapt(&world, "server.raw --target kvm");
+    assert_eq!(again.code, 0, "{}", again.stderr);
+    let parts = Parts::of(&world, "server.raw");
+    assert!(parts.root("/boot/initrd.img-6.1").len() > new_initrd.len());
+    assert!(
+        !parts
+            .root("/etc/fstab")
+            .ends_with(b"/dev/sda1 /mnt vfat noauto 0 0\n")
+    );
+
+    let undone = adapt(&world, "server.raw --undo");
+    assert_eq!(undone.code, 0, "{}", undone.stderr);
+    let parts = Parts::of(&world, "server.raw");
+    assert_eq!(parts.root("/boot/initrd.img-6.1"), new_initrd);
+    assert_eq!(parts.root("/etc/fstab"), fstab);
+    assert_eq!(parts.root(list), devices);
+    assert!(!parts.all().iter().any(|(path, _)| path.contains("kept-")));
 }
 
 #[test]

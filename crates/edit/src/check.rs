@@ -106,8 +106,8 @@ fn only_allowed(staged: &Staged, unit: &std::ops::Range<u64>, allowed: &Ranges) 
 
 fn names(fs: &Arc<dyn FileSystem>, directory: NodeId) -> Result<BTreeMap<Vec<u8>, NodeId>> {
     let mut names = BTreeMap::new();
-    // A directory that was made, or is gone.
-    if fs.stat(directory).is_err() {
+    // A directory that was made, may be in the place of a file that is gone, or is gone itself.
+    if !matches!(fs.stat(directory), Ok(stat) if stat.kind == NodeKind::Directory) {
         return Ok(names);
     }
     fs.visit(directory, &mut |entry| {

@@ -60,6 +60,11 @@ impl Found {
         self.node
     }
 
+    /// Returns whether both are one, whatever paths led there.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.fs, &other.fs) && self.node == other.node
+    }
+
     /// Returns what is known of it.
     pub fn stat(&self) -> Result<Stat> {
         self.fs.stat(self.node)

@@ -55,6 +55,11 @@ fn add_to(guest: &Guest<'_>, volume: &FoundVolume, tree: &Tree, plan: &mut Plan)
         return Ok(());
     };
     let top = name_of(guest, volume);
+    if !top.starts_with('/') && guest.volumes.find(top.trim_end_matches(':')).len() != 1 {
+        let what = "is there more than once: none of them gets a loader for new firmware";
+        plan.remarks.push(format!("{top} {what}"));
+        return Ok(());
+    }
     if tree.look_for(b"/EFI/BOOT")?.is_none() {
         let why = "firmware looks there when it remembers nothing";
         plan.add(format!("{top}/EFI/BOOT"), What::Folder { mode: 0o755 }, why);

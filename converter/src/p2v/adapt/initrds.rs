@@ -55,7 +55,7 @@ pub(super) fn add(
     };
     let same_initrd = |one: &Entry, other: &Entry| {
         let ends = one.initrds.last().zip(other.initrds.last());
-        ends.is_some_and(|(one, other)| one.path == other.path)
+        ends.is_some_and(|(one, other)| one.blob.file().is(other.blob.file()))
     };
     // Entries that start something else, or have no initrd, lack nothing.
     let others = guest.menu.entries.iter();

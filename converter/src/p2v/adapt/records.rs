@@ -10,6 +10,8 @@ const LIST: &str = "changes.json";
 /// The longest list that is read, and the most changes in it.
 const LIST_BYTES: usize = 16 << 20;
 const MOST_RECORDS: usize = 10_000;
+/// The longest file that is kept.
+pub(super) const KEPT_BYTES: usize = 512 << 20;
 
 /// All changes of all runs.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -46,11 +48,11 @@ pub(super) enum Was {
     Nothing,
 }
 
-/// Returns the sum of bytes that is written down.
-pub(super) fn sum(bytes: &[u8]) -> u32 {
+/// Returns the length and sum of bytes that are written down.
+pub(super) fn sum_of(bytes: &[u8]) -> (u64, u32) {
     let mut crc = Crc32c::new();
     crc.update(bytes);
-    crc.value()
+    (bytes.len() as u64, crc.value())
 }
 
 fn list_path() -> String {
@@ -106,51 +108,25 @@ pub(super) fn of_plan(guest: &Guest<'_>, plan: &Plan) -> Result<Vec<Change>> {
     };
     let mut own = Plan::default();
     make_folders(guest, &mut records, &mut own)?;
-    let mut n_kept = records
-        .changes
-        .iter()
-        .filter(|record| matches!(record.was, Was::File { .. }))
-        .count();
     for change in &plan.changes {
-        let wrote = match &change.what {
-            What::Replace { new: bytes, .. }
-            | What::Append { bytes, .. }
-            | What::Create { bytes, .. } => Some((bytes.len() as u64, sum(bytes))),
-            _ => None,
-        };
-        let known = records
-            .changes
-            .iter_mut()
-            .find(|record| record.path == change.path);
-        if let Some(record) = known {
-            record.wrote = match (&change.what, &record.was) {
-                // What is behind the old end, as a whole.
-                (What::Append { len, bytes }, Was::Shorter { len: first }) => {
-                    Some(appended(guest, &change.path, *first, *len, bytes)?)
-                }
-                _ => wrote,
-            };
-            continue;
-        }
-        let was = match &change.what {
-            What::Replace { old, .. } | What::Remove { old: Some(old) } => {
-                let kept = format!("kept-{n_kept}");
-                n_kept += 1;
-                let bytes = old.clone();
-                let what = What::Create { bytes, mode: 0o600 };
-                own.add(kept_path(&kept)?, what, "what was there is kept");
-                let stat = guest.tree().stat(change.path.as_bytes())?;
-                let mode = u16::try_from(stat.mode & 0o7777).unwrap_or(0o600);
-                Was::File { kept, mode }
+        let mut paths = records.changes.iter();
+        let known = paths.position(|record| record.path == change.path);
+        match known.and_then(|at| records.changes.get(at).map(|record| (at, record))) {
+            Some((at, record)) => {
+                let record = match is_ours(guest, change, record)? {
+                    true => Record {
+                        wrote: wrote(guest, change, &record.was)?,
+                        ..record.clone()
+                    },
+                    false => first(guest, change, &records, Some(record), &mut own)?,
+                };
+                records.changes.splice(at..=at, [record]);
             }
-            What::Append { len, .. } => Was::Shorter { len: *len },
-            _ => Was::Nothing,
-        };
-        records.changes.push(Record {
-            path: change.path.clone(),
-            was,
-            wrote,
-        });
+            None => {
+                let record = first(guest, change, &records, None, &mut own)?;
+                records.changes.push(record);
+            }
+        }
     }
     let text = serde_json::to_vec_pretty(&records)
         .map_err(|error| Error::invalid(format!("a list of changes: {error}")))?;
@@ -169,17 +145,82 @@ pub(super) fn of_plan(guest: &Guest<'_>, plan: &Plan) -> Result<Vec<Change>> {
     Ok(own.changes)
 }
 
-/// Returns the length and sum of what lies behind the end that a file once had.
-fn appended(
+/// Returns whether what a change finds is what hako left there in an earlier run. What it is not, the
+/// guest has made since, and that is what `--undo` has to lead back to.
+fn is_ours(guest: &Guest<'_>, change: &Change, record: &Record) -> Result<bool> {
+    let now = match (&change.what, &record.was) {
+        (What::Append { len, .. }, Was::Shorter { len: first }) if len >= first => {
+            behind(guest, &change.path, *first, *len)?
+        }
+        (What::Replace { old, .. } | What::Remove { old: Some(old) }, _) => old.clone(),
+        (What::Append { .. }, _) => return Ok(false),
+        _ => return Ok(true),
+    };
+    Ok(record.wrote == Some(sum_of(&now)))
+}
+
+/// Writes a path down that is changed, as it is now. `old`: what was written down of it, and is no more.
+fn first(
     guest: &Guest<'_>,
-    path: &str,
-    first: u64,
-    len: u64,
+    change: &Change,
+    records: &Records,
+    old: Option<&Record>,
+    own: &mut Plan,
+) -> Result<Record> {
+    let was = match &change.what {
+        What::Replace { old: bytes, .. } | What::Remove { old: Some(bytes) } => {
+            let kept = keep(guest, bytes, records, old, own)?;
+            let stat = guest.tree().stat(change.path.as_bytes())?;
+            let mode = u16::try_from(stat.mode & 0o7777).unwrap_or(0o600);
+            Was::File { kept, mode }
+        }
+        What::Append { len, .. } => Was::Shorter { len: *len },
+        _ => Was::Nothing,
+    };
+    Ok(Record {
+        path: change.path.clone(),
+        wrote: wrote(guest, change, &was)?,
+        was,
+    })
+}
+
+/// Keeps a file's content: in the place of what was kept of it, if something was. Returns its name.
+fn keep(
+    guest: &Guest<'_>,
     bytes: &[u8],
-) -> Result<(u64, u32)> {
-    let before = behind(guest, path, first, len)?;
-    let all = [&before[..], bytes].concat();
-    Ok((all.len() as u64, sum(&all)))
+    records: &Records,
+    old: Option<&Record>,
+    own: &mut Plan,
+) -> Result<String> {
+    const WHY: &str = "what was there is kept";
+    let new = bytes.to_vec();
+    if let Some(Was::File { kept, .. }) = old.map(|record| &record.was) {
+        let path = kept_path(kept)?;
+        let old = guest.tree().read(path.as_bytes(), KEPT_BYTES)?;
+        if old != new {
+            own.add(path, What::Replace { old, new }, WHY);
+        }
+        return Ok(kept.clone());
+    }
+    let files = records.changes.iter();
+    let n_kept = files.filter(|record| matches!(record.was, Was::File { .. }));
+    let kept = format!("kept-{}", n_kept.count());
+    let (bytes, mode) = (new, 0o600);
+    own.add(kept_path(&kept)?, What::Create { bytes, mode }, WHY);
+    Ok(kept)
+}
+
+/// Returns the length and sum of what a change leaves there; of what is appended, all that is behind the
+/// end that the file once had.
+fn wrote(guest: &Guest<'_>, change: &Change, was: &Was) -> Result<Option<(u64, u32)>> {
+    Ok(match (&change.what, was) {
+        (What::Append { len, bytes }, Was::Shorter { len: first }) => {
+            let before = behind(guest, &change.path, *first, *len)?;
+            Some(sum_of(&[&before, &bytes[..]].concat()))
+        }
+        (What::Replace { new: bytes, .. } | What::Create { bytes, .. }, _) => Some(sum_of(bytes)),
+        _ => None,
+    })
 }
 
 /// Reads a file from `first` to `end`.

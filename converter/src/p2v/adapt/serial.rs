@@ -31,24 +31,27 @@ pub(super) fn add(guest: &Guest<'_>, plan: &mut Plan) {
 }
 
 fn with_console(path: &str, line: &str) -> Option<String> {
-    let word = line.split_ascii_whitespace().next()?;
-    let is_default = path.starts_with("/etc/default/");
-    match word {
-        _ if is_default => {
-            let value = line.trim_start().strip_prefix("GRUB_CMDLINE_LINUX=")?;
-            let quote = value
-                .chars()
-                .next()
-                .filter(|quote| matches!(quote, '"' | '\''))?;
-            let (head, tail) = line.rsplit_once(quote)?;
-            let tail = format!("{quote}{tail}");
-            appended(head, &tail)
-        }
-        "linux" | "linux16" | "linuxefi" | "kernel" | "options" | "append" | "APPEND" => {
-            appended(line, "")
-        }
-        _ => None,
+    if path.starts_with("/etc/default/") {
+        let value = line.trim_start().strip_prefix("GRUB_CMDLINE_LINUX=")?;
+        let quote = value
+            .chars()
+            .next()
+            .filter(|quote| matches!(quote, '"' | '\''))?;
+        let (head, tail) = line.rsplit_once(quote)?;
+        return appended(head, &format!("{quote}{tail}"));
     }
+    let word = line.split_ascii_whitespace().next()?;
+    // Other loaders than GRUB have a kernel's path, and nothing else, where GRUB has its options, too.
+    let words: &[&str] = match path {
+        _ if path.contains("/loader/entries/") => &["options"],
+        _ if path.ends_with("linux.conf") || path.ends_with("linux.cfg") => &["append"],
+        _ => &["linux", "linux16", "linuxefi", "kernel"],
+    };
+    let mut words = words.iter();
+    words
+        .any(|known| known.eq_ignore_ascii_case(word))
+        .then(|| appended(line, ""))
+        .flatten()
 }
 
 fn appended(line: &str, tail: &str) -> Option<String> {
@@ -76,6 +79,16 @@ mod tests {
         assert_eq!(
             with("/boot/loader/entries/a.conf", "options ro"),
             console("options ro")
+        );
+        assert_eq!(with("/boot/loader/entries/a.conf", "linux /vmlinuz"), None);
+        let extlinux = "/boot/extlinux/extlinux.conf";
+        assert_eq!(with(extlinux, "  APPEND ro"), console("  APPEND ro"));
+        for line in ["  LINUX /vmlinuz", "kernel /vmlinuz"] {
+            assert_eq!(with(extlinux, line), None);
+        }
+        assert_eq!(
+            with("/boot/grub/menu.lst", "kernel /vmlinuz ro"),
+            console("kernel /vmlinuz ro")
         );
         assert_eq!(with("/boot/grub/grub.cfg", "linux /v console=ttyS0"), None);
         assert_eq!(with("/boot/grub/grub.cfg", "initrd /i"), None);

@@ -5,12 +5,9 @@ use std::ops::ControlFlow;
 use hako_block::Result;
 use hako_guest::{Found, NodeKind};
 
-use super::records::{Record, Records, Was, behind, kept_path, sum};
+use super::records::{KEPT_BYTES, Record, Records, Was, behind, kept_path, sum_of};
 use super::verify::read_at;
 use super::{Change, FOLDER, Guest, Plan, What};
-
-/// The longest file that is put back.
-const KEPT_BYTES: usize = 512 << 20;
 
 /// Says what is to be changed so that the guest is what it was. What the guest itself has changed
 /// since stays as it is, with a remark. A guest in which nothing was changed has an empty plan. Errors:
@@ -63,7 +60,7 @@ fn back(
     // What was a file may be one that a link leads to.
     let follow = record.was != Was::Nothing;
     let now = read_at(guest.root, guest.volumes, &record.path, follow)?;
-    let is_ours = |bytes: &[u8]| record.wrote == Some((bytes.len() as u64, sum(bytes)));
+    let is_ours = |bytes: &[u8]| record.wrote == Some(sum_of(bytes));
     Ok(match (&record.was, now) {
         (Was::File { kept, mode }, None) => {
             let bytes = guest.tree().read(kept_path(kept)?.as_bytes(), KEPT_BYTES)?;

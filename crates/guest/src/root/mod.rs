@@ -32,7 +32,7 @@ pub struct Root {
 /// A file system that is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mounted {
-    /// Where.
+    /// Where, without a slash at the end.
     pub path: String,
     /// The short name of the volume it is in.
     pub volume: String,
@@ -129,6 +129,8 @@ impl Root {
         subvolume: Option<&str>,
     ) -> Result<()> {
         let kind = top.fs().info().kind;
+        // As `/boot/efi/` in an fstab.
+        let path = path.trim_end_matches('/');
         self.tree.mount(path.as_bytes(), top)?;
         self.mounts.push(Mounted {
             path: path.to_owned(),

@@ -24,7 +24,7 @@ fn mounted(volumes: &Volumes) -> Root {
 #[test]
 fn fstab_mounts_by_uuid_label_partition_and_name() {
     let fstab = "UUID=ROOT-UUID / ext4 defaults 0 1\n\
-        /dev/sda1 /boot/efi vfat umask=0077\n\
+        /dev/sda1 /boot/efi/ vfat umask=0077\n\
         LABEL=boot /boot ext4\n\
         PARTUUID=1-1 /home auto\n\
         /home/a /data none bind\n\

@@ -15,7 +15,7 @@ fn initrd(files: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// Adds kernels of these versions with their initrds, the first one that of the default entry; an entry
-/// for repairs has the same initrd.
+/// for repairs has the same initrd, by a link.
 fn with_kernels(mut fs: MemoryFs, kernels: &[(&str, Vec<u8>)]) -> MemoryFs {
     let mut menu = String::new();
     for (version, initrd) in kernels {
@@ -27,11 +27,15 @@ fn with_kernels(mut fs: MemoryFs, kernels: &[(&str, Vec<u8>)]) -> MemoryFs {
             .file(&format!("/boot/initrd.img-{version}"), initrd)
             .file(&format!("{folder}/modules.dep"), format!("{module}:\n"))
             .file(&format!("{folder}/modules.builtin"), disks)
-            .file(&format!("{folder}/{module}"), "pvscsi");
-        for title in ["", " (recovery)"] {
+            .file(&format!("{folder}/{module}"), "pvscsi")
+            .link(
+                &format!("/initrd-{version}"),
+                &format!("boot/initrd.img-{version}"),
+            );
+        for (title, path) in [("", "/boot/initrd.img"), (" (recovery)", "/initrd")] {
             menu += &format!(
                 "menuentry 'Linux {version}{title}' {{\n linux /boot/vmlinuz-{version} \
-                 root=UUID=root-uuid ro\n initrd /boot/initrd.img-{version}\n}}\n"
+                 root=UUID=root-uuid ro\n initrd {path}-{version}\n}}\n"
             );
         }
     }

@@ -161,6 +161,19 @@ fn firmware_that_remembers_nothing_finds_a_copy_of_shim_and_no_fallback() {
     let expected = names.map(|name| format!("/boot/efi/EFI/BOOT{name}"));
     assert_eq!(paths(&plan), expected);
     assert!(matches!(&plan.changes[1].what, What::Create { bytes, .. } if bytes == b"shim"));
+    // Its copy on another disk is not mounted, and cannot be told from it by its UUID.
+    let twice = vec![
+        (Some(ESP), esp(|fs| fs)),
+        (None, debian().build()),
+        (Some(ESP), esp(|fs| fs)),
+    ];
+    let plan = planned(twice, &request());
+    assert_eq!(paths(&plan), expected);
+    let said = plan.remarks.join("\n");
+    assert!(
+        said.contains("UUID=12AB-34CD: is there more than once"),
+        "{said}"
+    );
     let has_one = esp(|fs| fs.file("/EFI/BOOT/BOOTX64.EFI", "x"));
     let plan = planned(
         vec![(Some(ESP), has_one), (None, debian().build())],
