@@ -93,6 +93,10 @@ impl Moves {
             let (body, comment) = line.split_at(comment_at(line));
             let body = with_macs(body, |mac| {
                 let (new, name) = self.0.get(&mac)?;
+                let name = match name.parse::<Mac>() {
+                    Ok(_) => "the only card",
+                    Err(_) => name,
+                };
                 let reason = format!("{name} has the address {new} now, not {mac}");
                 if !why.contains(&reason) {
                     why.push(reason);

@@ -5,7 +5,7 @@ use hako_formats::machine::Mac;
 
 use super::macs::Moves;
 use super::{Guest, NicName, Plan, Request, What};
-use crate::p2v::inventory::{KnownBy, known_by};
+use crate::p2v::inventory::{ByHardware, KnownBy, by_hardware, known_by};
 
 const LINKS: &str = "/etc/systemd/network";
 const RULES: &str = "/etc/udev/rules.d/70-persistent-net.rules";
@@ -24,13 +24,17 @@ const CONFIGURED_IN: &[(&str, &str)] = &[
 /// Adds what ties names to addresses. Returns which addresses took the place of which, and the texts of
 /// udev that give names then.
 pub(super) fn add(guest: &Guest<'_>, request: &Request, plan: &mut Plan) -> (Moves, Vec<String>) {
-    let configured = configured(guest);
     let known = known_by(guest.tree());
+    let mut configured = configured(guest);
+    configured.retain(|(name, file)| {
+        let mut nameless = known.iter().filter(|known| is_nameless(&known.nic));
+        !nameless.any(|known| known.id == *name && known.file == *file)
+    });
     let nics = named(request, &configured, &known);
     let moves = Moves::of(&known, &nics, &request.were, plan);
     moves.add(guest, plan);
     let tied = tied(guest, &moves, &known);
-    for nic in &nics {
+    for nic in nics.iter().filter(|nic| !is_nameless(nic)) {
         match tied.contains(nic) {
             true => {}
             false if has_links(guest) => add_link(guest, plan, nic),
@@ -45,6 +49,8 @@ pub(super) fn add(guest: &Guest<'_>, request: &Request, plan: &mut Plan) -> (Mov
         }
     }
     add_remarks(request, plan, &nics, &configured, &known, &tied);
+    add_nameless(request, plan, &moves, &known);
+    add_by_hardware(plan, &by_hardware(guest.tree()), &nics);
     let naming = naming(&known, plan);
     (moves, naming)
 }
@@ -76,6 +82,7 @@ fn add_remarks(
     let is_named = |name: &str| nics.iter().any(|nic| nic.name == name);
     let is_gone = |mac: &Mac| !request.macs.is_empty() && !request.macs.contains(mac);
     let lost = known.iter().map(|known| &known.nic);
+    let lost = lost.filter(|nic| !is_nameless(nic));
     let lost = lost.filter(|nic| !is_named(&nic.name)).chain(nics);
     let mut remarks: Vec<String> = Vec::new();
     for NicName { name, mac } in lost.filter(|nic| is_gone(&nic.mac)) {
@@ -93,6 +100,42 @@ fn add_remarks(
     }
     remarks.dedup();
     plan.remarks.extend(remarks);
+}
+
+/// Whether a card is known by nothing but its address.
+fn is_nameless(nic: &NicName) -> bool {
+    nic.name.parse::<Mac>().is_ok()
+}
+
+/// Says which texts know a card by nothing but an address that no card has.
+fn add_nameless(request: &Request, plan: &mut Plan, moves: &Moves, known: &[KnownBy]) {
+    let named = request.nics.iter().map(|nic| nic.mac);
+    let cards: Vec<Mac> = request.macs.iter().copied().chain(named).collect();
+    for KnownBy { nic, file, .. } in known.iter().filter(|known| is_nameless(&known.nic)) {
+        if !cards.is_empty() && !cards.contains(&moves.now(nic.mac)) {
+            plan.remarks.push(format!(
+                "{file} configures the card with the address {}, which no card of the machine has: \
+                 --inventory and --nic NAME=MAC say which it is",
+                nic.mac
+            ));
+        }
+    }
+}
+
+/// Says which texts look for a card by hardware that stays behind; a name that is kept is found anyway.
+fn add_by_hardware(plan: &mut Plan, found: &[ByHardware], nics: &[NicName]) {
+    for ByHardware { file, what, name } in found {
+        if name.is_empty() {
+            plan.remarks.push(format!(
+                "{file} looks for a card by {what}, which another machine may not have"
+            ));
+        } else if !nics.iter().any(|nic| nic.name == *name) {
+            plan.remarks.push(format!(
+                "{file} calls a card {name} by {what}, which another machine may not have: \
+                 --nic {name}=MAC keeps the name"
+            ));
+        }
+    }
 }
 
 /// Returns the names that are to be kept: those that were asked for; else the only one that there is,
@@ -132,16 +175,13 @@ fn tied(guest: &Guest<'_>, moves: &Moves, known: &[KnownBy]) -> Vec<NicName> {
     tied.collect()
 }
 
-/// Whether the guest's udev reads `.link` files.
+/// Whether the guest's udev reads `.link` files: systemd's since 209, which brings one itself.
 fn has_links(guest: &Guest<'_>) -> bool {
-    let programs = [
-        "/usr/lib/systemd/systemd-udevd",
-        "/lib/systemd/systemd-udevd",
+    let own = [
         "/usr/lib/systemd/network/99-default.link",
         "/lib/systemd/network/99-default.link",
     ];
-    programs
-        .iter()
+    own.iter()
         .any(|path| guest.tree().find(path.as_bytes()).is_ok())
 }
 
@@ -205,7 +245,7 @@ fn configured(guest: &Guest<'_>) -> Vec<(String, String)> {
                 .filter(|line| !line.trim_start().starts_with('#'));
             let all = lines.collect::<Vec<_>>().join("\n");
             let own = path.rsplit('/').next().unwrap_or_default();
-            let is_end = |c: char| !c.is_ascii_alphanumeric();
+            let is_end = |c: char| !c.is_ascii_alphanumeric() && c != '_';
             let file_name = own.strip_prefix("ifcfg-").unwrap_or_default();
             for word in all.split(is_end).chain([file_name]) {
                 if is_by_place(word) && !names.iter().any(|(name, _)| name == word) {
@@ -217,8 +257,18 @@ fn configured(guest: &Guest<'_>) -> Vec<(String, String)> {
     names
 }
 
-/// Whether a name is one that udev gives by where a card is: `eno1`, `ens3f0`, `enp3s0`, `em1`, `p2p1`.
+/// Whether a name is one that udev gives by where a card is: `eno1`, `ens3f0`, `enp3s0`,
+/// `enP2p33s0` (with the domain of PCI), `em1`, `p2p1`, `em1_2` (a part of a card).
 fn is_by_place(word: &str) -> bool {
+    let is_number = |text: &str| {
+        !text.is_empty() && text.len() < 4 && text.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    // Only biosdevname counts parts so; behind other names it is an own word.
+    let word = match word.split_once('_') {
+        Some((card, part)) if is_number(part) && !card.starts_with("en") => card,
+        Some(_) => return false,
+        None => word,
+    };
     let digit_after = |prefix: &str| {
         let rest = word.strip_prefix(prefix)?;
         let first = rest.bytes().next()?;
@@ -228,13 +278,8 @@ fn is_by_place(word: &str) -> bool {
     let is_biosdevname = word
         .strip_prefix('p')
         .and_then(|rest| rest.split_once('p'))
-        .is_some_and(|(slot, port)| {
-            let is_number = |text: &str| {
-                !text.is_empty() && text.len() < 4 && text.bytes().all(|byte| byte.is_ascii_digit())
-            };
-            is_number(slot) && is_number(port)
-        });
-    ["eno", "ens", "enp", "em"]
+        .is_some_and(|(slot, port)| is_number(slot) && is_number(port));
+    ["eno", "ens", "enp", "enP", "em"]
         .iter()
         .any(|prefix| starts(prefix))
         || is_biosdevname
@@ -246,11 +291,22 @@ mod tests {
 
     #[test]
     fn names_by_place_are_told_from_others() {
-        for name in ["eno1", "ens3f0np0", "enp3s0", "em1", "p2p1", "enp0s31f6"] {
+        for name in [
+            "eno1",
+            "ens3f0np0",
+            "enp3s0",
+            "em1",
+            "p2p1",
+            "enp0s31f6",
+            "enP2p33s0f0",
+            "em1_1",
+            "p1p1_0",
+        ] {
             assert!(is_by_place(name), "{name}");
         }
         for name in [
             "eth0", "bond0", "ens", "enable", "p2", "employee", "pp1", "wlan0", "en1", "",
+            "eno1_100", "em1_x", "em_1", "bond_em1",
         ] {
             assert!(!is_by_place(name), "{name}");
         }

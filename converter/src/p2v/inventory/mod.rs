@@ -14,5 +14,5 @@ mod system;
 
 pub use images::of_images;
 pub use network::NicName;
-pub(super) use network::{KnownBy, known_by};
+pub(super) use network::{ByHardware, KnownBy, by_hardware, known_by};
 pub use running::of_running;

@@ -197,7 +197,7 @@ fn an_initrd_with_udev_knows_the_names_of_cards_too() {
         files.extend(has_udev.then_some(udev));
         let old = initrd(&files);
         let root = debian()
-            .file("/lib/systemd/systemd-udevd", "")
+            .file("/lib/systemd/network/99-default.link", "")
             .file("/etc/network/interfaces", "iface enp3s0 inet dhcp\n");
         let root = with_kernels(root, &[("6.1.0-1", old.clone())]);
         let plan = planned(vec![(None, root.build())], &wanted);

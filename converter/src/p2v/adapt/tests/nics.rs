@@ -18,7 +18,7 @@ fn names_of_cards_are_tied_to_their_addresses() {
     let nic = nic("enp3s0", "24:6e:96:aa:bb:01");
     let interfaces = "auto enp3s0\niface enp3s0 inet static\n# eno9 was here\n";
     let root = || debian().file("/etc/network/interfaces", interfaces);
-    let systemd = || root().file("/lib/systemd/systemd-udevd", "");
+    let systemd = || root().file("/lib/systemd/network/99-default.link", "");
     let about_cards = |plan: &Plan| {
         let asked = plan.remarks.iter();
         asked
@@ -107,7 +107,7 @@ fn texts_that_know_a_card_by_its_old_address_know_it_by_the_new_one() {
         let root = || {
             debian()
                 .file(path, text)
-                .file("/lib/systemd/systemd-udevd", "")
+                .file("/lib/systemd/network/99-default.link", "")
                 .file("/usr/lib/udev/rename_device", "")
         };
         let wanted = Request {
@@ -201,4 +201,119 @@ fn cards_that_swapped_their_addresses_swap_them_in_texts_and_the_inventory_tells
             .join("\n")
             .contains("was the address of a and of b")
     );
+}
+
+#[test]
+fn a_card_that_is_known_by_its_address_alone_is_the_only_one_of_the_machine() {
+    let texts = [
+        (
+            "/etc/netplan/1.yaml",
+            "network:\n  ethernets:\n    id0:\n      match:\n        macaddress: 24:6e:96:aa:bb:01\n",
+        ),
+        (
+            "/etc/netplan/2.yaml",
+            "network:\n  ethernets:\n    eno1: {match: {macaddress: \"24:6E:96:AA:BB:01\"}}\n",
+        ),
+        (
+            "/etc/NetworkManager/system-connections/w",
+            "[connection]\nid=em1\ntype=ethernet\n[ethernet]\nmac-address=24:6E:96:AA:BB:01\n",
+        ),
+    ];
+    for (path, text) in texts {
+        let root = || {
+            debian()
+                .file(path, text)
+                .file("/lib/systemd/network/99-default.link", "")
+        };
+        // Which file, or which name, is told.
+        let n_told = |plan: &Plan| {
+            let about = [path, "--nic"];
+            let is_about = |remark: &&String| about.iter().any(|what| remark.contains(what));
+            plan.remarks.iter().filter(is_about).count()
+        };
+        let with = |macs: &[&str]| Request {
+            macs: macs.iter().map(|text| mac(text)).collect(),
+            ..request()
+        };
+        let plan = planned(vec![(None, root().build())], &with(&[NEW]));
+        assert_eq!(new_text(&plan, path), rewritten(text));
+        assert_eq!((plan.changes.len(), n_told(&plan)), (1, 0), "{plan:?}");
+        let plan = planned(vec![(None, root().build())], &with(&[OLD]));
+        assert_eq!((plan.changes.len(), n_told(&plan)), (0, 0), "{plan:?}");
+        // Which of two it is nobody knows, nor what the one is that has a name.
+        let named = Request {
+            nics: vec![nic("eno1", NEW)],
+            ..request()
+        };
+        for wanted in [with(&[NEW, "00:50:56:00:12:35"]), named] {
+            let plan = planned(vec![(None, root().build())], &wanted);
+            assert!(plan.changes.iter().all(|change| change.path != path));
+            assert_eq!(n_told(&plan), 1, "{plan:?}");
+        }
+    }
+}
+
+#[test]
+fn names_and_matches_by_hardware_are_told() {
+    let interfaces = "auto lan0\niface lan0 inet dhcp\n";
+    let rule = "SUBSYSTEM==\"net\", ACTION==\"add\", KERNELS==\"0000:02:00.0\", NAME=\"lan0\"\n";
+    let ruled = || {
+        debian()
+            .file("/etc/udev/rules.d/70-lan.rules", rule)
+            .file("/etc/network/interfaces", interfaces)
+    };
+    let linked = debian().file(
+        "/etc/systemd/network/10-lan.link",
+        "[Match]\nPath=pci-0000:02:00.0\n[Link]\nName=lan0\n",
+    );
+    let driven = debian().file(
+        "/etc/netplan/1.yaml",
+        "network:\n  ethernets:\n    lan:\n      match:\n        driver: ixgbe\n      set-name: lan\n",
+    );
+    for (root, what) in [
+        (ruled(), "calls a card lan0 by KERNELS==\"0000:02:00.0\""),
+        (linked, "calls a card lan0 by Path=pci-0000:02:00.0"),
+        (driven, "looks for a card by driver: ixgbe"),
+    ] {
+        let plan = planned(vec![(None, root.build())], &request());
+        let told = plan.remarks.iter().filter(|remark| remark.contains(what));
+        assert_eq!(told.count(), 1, "{what}: {:?}", plan.remarks);
+    }
+    let kept = Request {
+        nics: vec![nic("lan0", NEW)],
+        ..request()
+    };
+    let plan = planned(vec![(None, ruled().build())], &kept);
+    assert!(!plan.remarks.join("\n").contains("KERNELS"), "{plan:?}");
+}
+
+#[test]
+fn a_part_of_a_card_is_not_the_card() {
+    for name in ["em1_1", "p1p1_0"] {
+        let text = format!("auto {name}\niface {name} inet dhcp\n");
+        let root = debian()
+            .file("/etc/network/interfaces", text)
+            .file("/lib/systemd/network/99-default.link", "");
+        let only = Request {
+            macs: vec![mac(NEW)],
+            ..request()
+        };
+        let plan = planned(vec![(None, root.build())], &only);
+        let path = format!("/etc/systemd/network/10-hako-{name}.link");
+        assert_eq!(plan.changes.last().map(|change| &change.path), Some(&path));
+    }
+}
+
+#[test]
+fn udev_before_systemd_209_gets_a_rule() {
+    let root = debian()
+        .file("/lib/systemd/systemd-udevd", "204")
+        .dir("/etc/udev/rules.d");
+    let named = Request {
+        nics: vec![nic("em1", NEW)],
+        ..request()
+    };
+    let plan = planned(vec![(None, root.build())], &named);
+    let paths: Vec<&str> = plan.changes.iter().map(|one| one.path.as_str()).collect();
+    assert_eq!(paths, ["/etc/udev/rules.d/70-persistent-net.rules"]);
 }

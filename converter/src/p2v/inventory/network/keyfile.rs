@@ -39,6 +39,7 @@ pub(super) fn parse(text: &str) -> Option<Connection> {
             value("connection", "interface-name"),
             value("vlan", "interface-name"),
         ]),
+        id: value("connection", "id").to_owned(),
         kind,
         mac: of_card("mac-address"),
         set_mac: of_card("cloned-mac-address"),

@@ -4,6 +4,7 @@
 //! Nothing is looked up and nothing expanded: a file that describes more than one interface by a
 //! pattern is named in those that it fits, and its addresses count for none of them.
 
+mod hardware;
 mod ifcfg;
 mod ifupdown;
 mod ini;
@@ -19,6 +20,7 @@ use hako_guest::Tree;
 
 use super::model::{AddressMethod, Inventory, Nic, NicKind, Route};
 use super::system::{names, text};
+pub(in crate::p2v) use hardware::{ByHardware, by_hardware};
 
 /// A network card's name, and the address that it is known by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub(in crate::p2v) struct KnownBy {
     pub(in crate::p2v) file: String,
     /// Whether it says the name itself.
     pub(in crate::p2v) gives_name: bool,
+    /// What the file itself calls it, which is no name that the system knows.
+    pub(in crate::p2v) id: String,
 }
 
 /// What a file says of an interface.
@@ -44,6 +48,8 @@ pub(in crate::p2v) struct KnownBy {
 struct Configured {
     /// Its name; empty if only its address is said.
     name: String,
+    /// What its file itself calls it, if that is not the name.
+    id: String,
     /// The address that it is known by.
     mac: String,
     /// The address that it is given.
@@ -100,7 +106,8 @@ pub(super) fn add(inventory: &mut Inventory, tree: &Tree, known: Known) {
     }
 }
 
-/// Returns the names of cards that files know by their addresses, and those.
+/// Returns the names of cards that files know by their addresses, and those; where nothing says the name
+/// the address stands for it.
 pub(in crate::p2v) fn known_by(tree: &Tree) -> Vec<KnownBy> {
     let mut all = said(tree, &mut Vec::new());
     let gives_name: Vec<bool> = all.iter().map(|one| !one.name.is_empty()).collect();
@@ -109,14 +116,14 @@ pub(in crate::p2v) fn known_by(tree: &Tree) -> Vec<KnownBy> {
     let cards = all.into_iter().zip(gives_name);
     let known = cards.filter_map(|(one, gives_name)| {
         let mac = one.mac.parse().ok()?;
-        let is_named = !is_pattern(&one.name) && one.name.parse::<Mac>().is_err();
-        (is_named && is_card(&one)).then_some(KnownBy {
+        (!is_pattern(&one.name) && is_card(&one)).then_some(KnownBy {
             nic: NicName {
                 name: one.name,
                 mac,
             },
             file: one.file,
             gives_name,
+            id: one.id,
         })
     });
     known.collect()
@@ -164,6 +171,7 @@ fn name_the_nameless(all: &mut [Configured], nics: &[Nic]) {
 fn merge(inventory: &mut Inventory, configured: Configured, known_before: Known) {
     let Configured {
         name,
+        id: _,
         mac,
         set_mac,
         kind,

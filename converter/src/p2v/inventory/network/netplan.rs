@@ -72,6 +72,7 @@ fn interface(id: &str, entry: &yaml::Value, kind: NicKind) -> Configured {
         .collect();
     ports.extend(Some(entry.text_of("link").to_owned()).filter(|link| !link.is_empty()));
     Configured {
+        id: id.to_owned(),
         kind: Some(kind),
         mac: of_match("macaddress"),
         ports,
