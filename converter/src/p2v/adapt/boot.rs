@@ -4,7 +4,7 @@ use hako_guest::Found;
 use hako_guest::boot::{Entry, Loader};
 use hako_guest::tree::shown;
 
-use super::devices::{Device, by_partition, resolve};
+use super::devices::{Device, Names, is_by_place};
 use super::words::with_values;
 use super::{Guest, Plan};
 
@@ -97,6 +97,15 @@ pub(super) fn add_command_lines(guest: &Guest<'_>, plan: &mut Plan) {
     }
 }
 
+/// Returns where what a key names is mounted; empty if nobody can say.
+fn target_of(key: &str) -> &'static str {
+    match key {
+        "root=" | "real_root=" => "/",
+        "boot=" => "/boot",
+        _ => "",
+    }
+}
+
 /// Returns a text in which the root and the device to resume from are called by what they are.
 pub(super) fn renamed(
     guest: &Guest<'_>,
@@ -106,19 +115,21 @@ pub(super) fn renamed(
     has_initrd: bool,
     why: &mut Vec<String>,
 ) -> String {
+    let names = Names::of(guest);
     let mut text = old.to_owned();
     for key in KEYS {
+        let target = target_of(key);
         text = with_values(&text, key, |value| {
             let (device, more) = match value.split_once(':') {
                 Some((device, _)) if IN_PARTS.contains(key) => value.split_at(device.len()),
                 _ => (value, ""),
             };
-            match resolve(guest.volumes, device, "") {
+            match names.resolve(device, "", target) {
                 Device::By(name) => {
                     // Without an initrd the kernel itself knows partitions only.
                     let own = match has_initrd {
                         true => Some(name),
-                        false => by_partition(guest.volumes, device),
+                        false => names.by_partition(device, target),
                     };
                     let own = own.map(|name| name + more);
                     match &own {
@@ -134,8 +145,12 @@ pub(super) fn renamed(
                     }
                     own
                 }
-                Device::Missing | Device::Unclear(_) => {
+                Device::Missing => {
                     remarks.push(format!("{path}: {key}{value} is on none of the disks"));
+                    None
+                }
+                Device::Unclear(what) => {
+                    remarks.push(format!("{path}: {key}{value} stays: {what}"));
                     None
                 }
                 Device::Stays => None,
@@ -157,7 +172,7 @@ pub(super) fn add_remarks(guest: &Guest<'_>, plan: &mut Plan) {
                 let begin = format!("{path}: {word} ");
                 plan.remarks.iter().any(|remark| remark.starts_with(&begin))
             });
-            if names_by_place(guest, word) && !is_told && stays(guest, plan, &path, &texts, word) {
+            if names_by_place(word) && !is_told && stays(guest, plan, &path, &texts, word) {
                 remarks.push(format!(
                     "{}: {:?} starts with {word}, which may be another device on other hardware",
                     entry.source, entry.title
@@ -174,9 +189,9 @@ fn is_between_words(c: char) -> bool {
 }
 
 /// Whether a word of a command line has a name in it that the kernel gives by place.
-fn names_by_place(guest: &Guest<'_>, word: &str) -> bool {
+fn names_by_place(word: &str) -> bool {
     let mut names = word.split(['=', ',', ':']);
-    names.any(|name| resolve(guest.volumes, name, "") != Device::Stays)
+    names.any(is_by_place)
 }
 
 /// Whether a word stays on the command line of an entry: in the text at `path`, which it is from; if

@@ -157,7 +157,7 @@ impl Overlay<'_> {
                 let Some(old) = contents.text(path) else {
                     continue;
                 };
-                let new = (kind.rewrite)(self.guest.volumes, &format!("initrd: {path}"), old);
+                let new = (kind.rewrite)(self.guest, &format!("initrd: {path}"), old);
                 remarks.extend(new.remarks);
                 if new.text != old {
                     files.push(over(path, new.text, &new.why.join("; ")));

@@ -14,6 +14,7 @@ mod esp;
 mod initrds;
 mod macs;
 mod nics;
+mod places;
 mod records;
 mod repair;
 mod serial;

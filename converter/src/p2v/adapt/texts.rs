@@ -1,9 +1,8 @@
 //! Texts that name devices: fstab, crypttab, the device to resume from, mdadm, LVM, multipath.
 
-use hako_guest::Volumes;
 use hako_guest::root::{Place, fstab};
 
-use super::devices::{Device, resolve};
+use super::devices::{Device, Names};
 use super::words::{fields, with_field, with_lines, with_values};
 use super::{Guest, Plan, What};
 
@@ -31,7 +30,7 @@ pub(super) struct Kind {
     /// Where an initrd has copies of them, which count before the system's.
     pub in_initrd: &'static [&'static str],
     /// What becomes of one, by its path.
-    pub rewrite: fn(&Volumes, &str, &str) -> Rewritten,
+    pub rewrite: fn(&Guest<'_>, &str, &str) -> Rewritten,
 }
 
 /// Those that name devices.
@@ -76,7 +75,7 @@ pub(super) fn add(guest: &Guest<'_>, plan: &mut Plan) {
     for kind in KINDS {
         for path in kind.paths {
             if let Some(old) = guest.text(path) {
-                let new = (kind.rewrite)(guest.volumes, path, &old);
+                let new = (kind.rewrite)(guest, path, &old);
                 plan.remarks.extend(new.remarks);
                 plan.replace(path, &old, new.text, new.why);
             }
@@ -105,7 +104,8 @@ pub(super) fn add(guest: &Guest<'_>, plan: &mut Plan) {
     }
 }
 
-fn fstab(volumes: &Volumes, path: &str, old: &str) -> Rewritten {
+fn fstab(guest: &Guest<'_>, path: &str, old: &str) -> Rewritten {
+    let names = Names::of(guest);
     let mut why = Vec::new();
     let mut remarks = Vec::new();
     let text = with_lines(old, |line| {
@@ -117,7 +117,7 @@ fn fstab(volumes: &Volumes, path: &str, old: &str) -> Rewritten {
         if source.starts_with('#') || Place::of(kind) != Place::Disk {
             return None;
         }
-        match resolve(volumes, source, kind) {
+        match names.resolve(&fstab::unescaped(source), kind, target) {
             Device::Stays => None,
             Device::By(name) => {
                 why.push(format!(
@@ -151,7 +151,8 @@ fn fstab(volumes: &Volumes, path: &str, old: &str) -> Rewritten {
     Rewritten { text, why, remarks }
 }
 
-fn crypttab(volumes: &Volumes, path: &str, old: &str) -> Rewritten {
+fn crypttab(guest: &Guest<'_>, path: &str, old: &str) -> Rewritten {
+    let names = Names::of(guest);
     let mut why = Vec::new();
     let mut remarks = Vec::new();
     let text = with_lines(old, |line| {
@@ -170,7 +171,7 @@ fn crypttab(volumes: &Volumes, path: &str, old: &str) -> Rewritten {
                 "{path}: {name} is opened by the server's TPM: have a passphrase at hand"
             ));
         }
-        match resolve(volumes, source, "") {
+        match names.resolve(source, "", "") {
             Device::By(identity) => {
                 why.push(format!("{name}: {source} is {identity}"));
                 Some(with_field(line, 1, &identity))
@@ -190,9 +191,10 @@ fn crypttab(volumes: &Volumes, path: &str, old: &str) -> Rewritten {
 }
 
 /// `target=NAME,source=DEVICE,…` a line: what initramfs-tools made of crypttab before Debian 10.
-fn cryptroot(volumes: &Volumes, path: &str, old: &str) -> Rewritten {
+fn cryptroot(guest: &Guest<'_>, path: &str, old: &str) -> Rewritten {
+    let names = Names::of(guest);
     let mut new = Rewritten::default();
-    new.text = with_values(old, "source=", |value| match resolve(volumes, value, "") {
+    new.text = with_values(old, "source=", |value| match names.resolve(value, "", "") {
         Device::By(name) => {
             new.why.push(format!("{value} is {name}"));
             Some(name)
@@ -202,15 +204,21 @@ fn cryptroot(volumes: &Volumes, path: &str, old: &str) -> Rewritten {
             new.remarks.push(what);
             None
         }
-        Device::Unclear(_) | Device::Stays => None,
+        Device::Unclear(what) => {
+            new.remarks
+                .push(format!("{path}: {what}; it stays as it is"));
+            None
+        }
+        Device::Stays => None,
     });
     new
 }
 
-fn resume(volumes: &Volumes, _path: &str, old: &str) -> Rewritten {
+fn resume(guest: &Guest<'_>, _path: &str, old: &str) -> Rewritten {
+    let names = Names::of(guest);
     let mut new = Rewritten::default();
     new.text = with_values(old, "RESUME=", |value| {
-        match resolve(volumes, value, "swap") {
+        match names.resolve(value, "swap", "") {
             Device::By(name) => {
                 new.why.push(format!("{value} is {name}"));
                 Some(name)
@@ -222,7 +230,7 @@ fn resume(volumes: &Volumes, _path: &str, old: &str) -> Rewritten {
 }
 
 /// Arrays are found by their own UUIDs; lists of the disks that they are on only stand in the way.
-fn mdadm(_volumes: &Volumes, _path: &str, old: &str) -> Rewritten {
+fn mdadm(_guest: &Guest<'_>, _path: &str, old: &str) -> Rewritten {
     let text = with_lines(old, |line| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let keyword = words.first()?.to_ascii_uppercase();
@@ -245,7 +253,7 @@ fn mdadm(_volumes: &Volumes, _path: &str, old: &str) -> Rewritten {
 }
 
 /// A filter of disks keeps LVM from finding its volumes on others.
-fn lvm(_volumes: &Volumes, _path: &str, old: &str) -> Rewritten {
+fn lvm(_guest: &Guest<'_>, _path: &str, old: &str) -> Rewritten {
     let text = with_lines(old, |line| {
         let (key, value) = line.trim_start().split_once('=')?;
         let is_filter = matches!(key.trim(), "filter" | "global_filter");

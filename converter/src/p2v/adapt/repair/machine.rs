@@ -8,7 +8,7 @@ use hako_guest::direct::{DirectBoot, Request, drivers_of};
 use hako_guest::drivers::{Hardware, Whereabouts};
 
 use super::super::Guest;
-use super::super::devices::{Device, resolve};
+use super::super::devices::{Device, Names};
 use super::super::words::with_values;
 use super::script::Script;
 
@@ -144,8 +144,9 @@ fn vmx(bus: &Bus, n_disks: usize, memory_mib: usize) -> Result<(String, Vec<Node
 
 /// Returns the kernel's command line, with a root that is found whatever the disks hang on.
 fn cmdline(guest: &Guest<'_>, options: &str) -> String {
+    let names = Names::of(guest);
     with_values(options, "root=", |value| {
-        match resolve(guest.volumes, value, "") {
+        match names.resolve(value, "", "/") {
             Device::By(name) => Some(name),
             _ => None,
         }

@@ -10,6 +10,7 @@ use hako_guest::{FileSystem, Volumes};
 use super::*;
 
 mod boot;
+mod devices;
 mod initrds;
 mod nics;
 
@@ -38,12 +39,16 @@ fn debian() -> MemoryFs {
 
 /// Plans for disks of these file systems, one partition each.
 fn planned(parts: Vec<(Option<&'static str>, Arc<dyn FileSystem>)>, request: &Request) -> Plan {
-    let volumes = Volumes::in_memory().disk(parts);
-    let installed = installations(&volumes);
-    let root = Root::mount(&volumes, &installed[0]).unwrap();
-    let menu = Menu::read(&volumes, Some(&root));
+    planned_on(&Volumes::in_memory().disk(parts), request)
+}
+
+/// Plans for the first system on these disks.
+fn planned_on(volumes: &Volumes, request: &Request) -> Plan {
+    let installed = installations(volumes);
+    let root = Root::mount(volumes, &installed[0]).unwrap();
+    let menu = Menu::read(volumes, Some(&root));
     let guest = Guest {
-        volumes: &volumes,
+        volumes,
         root: &root,
         menu: &menu,
     };
@@ -93,8 +98,8 @@ fn only_what_is_named_by_its_place_is_called_by_its_uuid() {
     assert_eq!(
         new_text(&plan, "/etc/fstab"),
         "# /dev/sda1 was here\nUUID=root-uuid\t/  ext4 errors=remount-ro 0 1\n\
-        UUID=boot-uuid /boot ext4 defaults 0 2\nLABEL=x /x ext4 defaults 0 2\n\
-        /dev/mapper/vg-a /a ext4 defaults 0 2\n/dev/sdc1 /data xfs defaults,nofail 0 2\n\
+        UUID=boot-uuid /boot ext4 defaults 0 2\nLABEL=x /x ext4 defaults,nofail 0 2\n\
+        /dev/mapper/vg-a /a ext4 defaults,nofail 0 2\n/dev/sdc1 /data xfs defaults,nofail 0 2\n\
         /dev/sda1 /wrong xfs defaults 0 0\n"
     );
     let crypttab = new_text(&plan, "/etc/crypttab");
