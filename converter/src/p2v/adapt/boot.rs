@@ -5,6 +5,7 @@ use hako_guest::boot::{Entry, Loader};
 use hako_guest::tree::shown;
 
 use super::devices::{Device, Names, is_by_place};
+use super::lossless::encoded;
 use super::words::with_values;
 use super::{Guest, Plan};
 
@@ -80,19 +81,20 @@ pub(super) fn add_command_lines(guest: &Guest<'_>, plan: &mut Plan) {
     for path in ENVIRONMENTS {
         let Some(old) = guest
             .text(path)
-            .filter(|text| text.len() == ENVIRONMENT_BYTES)
+            .filter(|text| encoded(text).len() == ENVIRONMENT_BYTES)
         else {
             continue;
         };
         let mut why = Vec::new();
         let text = old.trim_end_matches('#');
         let mut new = renamed(guest, &mut plan.remarks, path, text, has_initrd, &mut why);
-        if new.len() > ENVIRONMENT_BYTES {
+        let len = encoded(&new).len();
+        if len > ENVIRONMENT_BYTES {
             plan.remarks
                 .push(format!("{path}: there is no room for longer names"));
             continue;
         }
-        new.extend(std::iter::repeat_n('#', ENVIRONMENT_BYTES - new.len()));
+        new.extend(std::iter::repeat_n('#', ENVIRONMENT_BYTES - len));
         plan.replace(path, &old, new, why);
     }
 }

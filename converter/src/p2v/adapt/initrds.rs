@@ -7,6 +7,7 @@ use hako_guest::direct::{OverlaidFile, appendix};
 use hako_guest::initrd::Contents;
 
 use super::boot::{path_of, renamed};
+use super::lossless::{decoded, encoded};
 use super::macs::Moves;
 use super::{Change, Guest, Plan, Request, What, texts};
 
@@ -143,7 +144,7 @@ impl Overlay<'_> {
                 let inside = path.trim_start_matches('/');
                 let text = plan.text(self.guest, path)?;
                 let why = "so that cards have their names from the beginning";
-                (contents.text(inside) != Some(text.as_str())).then(|| over(inside, text, why))
+                (text_of(contents, inside).as_ref() != Some(&text)).then(|| over(inside, text, why))
             }));
         }
         (files, remarks)
@@ -154,10 +155,10 @@ impl Overlay<'_> {
         let mut files = Vec::new();
         for kind in texts::KINDS {
             for path in kind.in_initrd {
-                let Some(old) = contents.text(path) else {
+                let Some(old) = text_of(contents, path) else {
                     continue;
                 };
-                let new = (kind.rewrite)(self.guest, &format!("initrd: {path}"), old);
+                let new = (kind.rewrite)(self.guest, &format!("initrd: {path}"), &old);
                 remarks.extend(new.remarks);
                 if new.text != old {
                     files.push(over(path, new.text, &new.why.join("; ")));
@@ -178,8 +179,8 @@ impl Overlay<'_> {
             if !is_one || self.naming.iter().any(is_naming) {
                 continue;
             }
-            let old = contents.text(path).unwrap_or_default();
-            let (mut new, mut why) = self.moves.in_text(old);
+            let old = text_of(contents, path).unwrap_or_default();
+            let (mut new, mut why) = self.moves.in_text(&old);
             if path.starts_with("etc/cmdline.d/") {
                 let named = format!("initrd: {path}");
                 new = renamed(self.guest, remarks, &named, &new, true, &mut why);
@@ -196,17 +197,23 @@ impl Overlay<'_> {
 fn without_list(contents: &Contents) -> Option<OverlaidFile> {
     const LVM: &str = "etc/lvm/lvmlocal.conf";
     const UNLISTED: &str = "devices/use_devicesfile=0";
-    let local = contents.text(LVM).unwrap_or_default();
+    let local = text_of(contents, LVM).unwrap_or_default();
     let has_list = contents.has("etc/lvm/devices/system.devices");
     let why = "so that LVM finds its volumes on other disks than those of the server";
     let text = || format!("{local}\n# by hako\n{UNLISTED}\n");
     (has_list && !local.contains(UNLISTED)).then(|| over(LVM, text(), why))
 }
 
+/// Returns a text of an initrd, as [`super::lossless`] makes it.
+fn text_of(contents: &Contents, path: &str) -> Option<String> {
+    let bytes = contents.texts.get(&contents.resolve(path.as_bytes()))?;
+    Some(decoded(bytes))
+}
+
 fn over(path: &str, content: String, why: &str) -> OverlaidFile {
     OverlaidFile {
         path: path.to_owned(),
-        content: content.into_bytes(),
+        content: encoded(&content),
         why: why.to_owned(),
     }
 }

@@ -12,6 +12,7 @@ mod boot;
 mod devices;
 mod esp;
 mod initrds;
+mod lossless;
 mod macs;
 mod nics;
 mod places;
@@ -72,10 +73,10 @@ impl<'a> Guest<'a> {
         &self.root.tree
     }
 
-    /// Returns a text of the guest; none if it is not there, or is no text.
+    /// Returns a text of the guest, as [`lossless`] makes it; none if it is not there.
     fn text(&self, path: &str) -> Option<String> {
         let bytes = self.tree().read(path.as_bytes(), TEXT_BYTES).ok()?;
-        String::from_utf8(bytes).ok()
+        Some(lossless::decoded(&bytes))
     }
 
     /// Returns the paths of the files in a folder whose names have this ending, sorted.
@@ -236,7 +237,7 @@ impl Plan {
         }
         for change in self.changes.iter_mut().filter(|change| change.path == path) {
             if let What::Replace { new: planned, .. } = &mut change.what {
-                *planned = new.into_bytes();
+                *planned = lossless::encoded(&new);
                 change.why.extend(why);
                 return;
             }
@@ -244,8 +245,8 @@ impl Plan {
         self.changes.push(Change {
             path: path.to_owned(),
             what: What::Replace {
-                old: old.as_bytes().to_vec(),
-                new: new.into_bytes(),
+                old: lossless::encoded(old),
+                new: lossless::encoded(&new),
             },
             why,
         });
@@ -270,7 +271,7 @@ impl Plan {
             _ => None,
         });
         match planned {
-            Some(bytes) => String::from_utf8(bytes).ok(),
+            Some(bytes) => Some(lossless::decoded(&bytes)),
             None => guest.text(path),
         }
     }
@@ -290,6 +291,10 @@ pub fn plan(guest: &Guest<'_>, request: &Request) -> Result<Plan> {
     boot::add_remarks(guest, &mut plan);
     if request.mask_agents {
         agents::add(guest, &mut plan);
+    }
+    let why = plan.changes.iter_mut().flat_map(|change| &mut change.why);
+    for text in plan.remarks.iter_mut().chain(why) {
+        *text = lossless::shown(text);
     }
     Ok(plan)
 }

@@ -4,7 +4,7 @@ use hako_guest::root::{Place, fstab};
 
 use super::devices::{Device, Names};
 use super::words::{fields, with_field, with_lines, with_values};
-use super::{Guest, Plan, What};
+use super::{Guest, Plan, What, lossless};
 
 /// Caches of names of devices.
 const CACHES: &[&str] = &[
@@ -83,7 +83,7 @@ pub(super) fn add(guest: &Guest<'_>, plan: &mut Plan) {
     }
     const LIST: &str = "/etc/lvm/devices/system.devices";
     if let Some(old) = guest.text(LIST) {
-        let old = Some(old.into_bytes());
+        let old = Some(lossless::encoded(&old));
         let why = "it lists the old disks, and LVM looks at no other while it is there";
         plan.add(LIST, What::Remove { old }, why);
     }
@@ -94,7 +94,7 @@ pub(super) fn add(guest: &Guest<'_>, plan: &mut Plan) {
     }
     for path in CACHES {
         if let Some(old) = guest.text(path) {
-            let old = Some(old.into_bytes());
+            let old = Some(lossless::encoded(&old));
             plan.add(
                 *path,
                 What::Remove { old },

@@ -128,6 +128,48 @@ fn only_what_is_named_by_its_place_is_called_by_its_uuid() {
 }
 
 #[test]
+fn bytes_that_are_not_utf8_stay_as_they_are() {
+    let fstab =
+        b"# Platte f\xfcr Daten\n/dev/sda1 / ext4 defaults 0 1\n/dev/sdb1 /B\xfccher ext4 ro 0 0\n";
+    let grub = b"menuentry 'Debian f\xfcr' {\n\tlinux /v root=/dev/sda1\n}\n";
+    let mut environment = b"saved_entry=f\xfcr\nkernelopts=root=/dev/sda1\n".to_vec();
+    environment.resize(1024, b'#');
+    let root = debian()
+        .file("/etc/fstab", fstab)
+        .file("/boot/grub/grub.cfg", grub)
+        .file("/boot/grub/grubenv", &environment)
+        .file("/etc/blkid.tab", b"\xfc");
+    let plan = planned(vec![(None, root.build())], &request());
+    let what = |path: &str| {
+        let change = plan.changes.iter().find(|change| change.path == path);
+        change.map(|change| change.what.clone())
+    };
+    let replaced = |path: &str| match what(path) {
+        Some(What::Replace { old, new }) => (old, new),
+        other => panic!("{path}: {other:?}"),
+    };
+    let new = b"# Platte f\xfcr Daten\nUUID=root-uuid / ext4 defaults 0 1\n\
+        /dev/sdb1 /B\xfccher ext4 ro,nofail 0 0\n";
+    assert_eq!(replaced("/etc/fstab"), (fstab.to_vec(), new.to_vec()));
+    let new = b"menuentry 'Debian f\xfcr' {\n\tlinux /v root=PARTUUID=0-1\n}\n";
+    assert_eq!(
+        replaced("/boot/grub/grub.cfg"),
+        (grub.to_vec(), new.to_vec())
+    );
+    let (old, new) = replaced("/boot/grub/grubenv");
+    let head = b"saved_entry=f\xfcr\nkernelopts=root=PARTUUID=0-1\n###";
+    assert_eq!((old, new.len()), (environment, 1024));
+    assert!(new.starts_with(head), "{new:?}");
+    let old = Some(b"\xfc".to_vec());
+    assert_eq!(what("/etc/blkid.tab"), Some(What::Remove { old }));
+    assert!(
+        plan.remarks
+            .iter()
+            .any(|one| one.contains("/B\u{fffd}cher"))
+    );
+}
+
+#[test]
 fn an_environment_of_grub_keeps_its_length() {
     let text = "# GRUB Environment Block\nkernelopts=root=/dev/sda1 ro\n";
     let environment = format!("{text:#<1024}");
