@@ -8,11 +8,13 @@
 
 mod agents;
 mod apply;
+mod arrays;
 mod boot;
 mod devices;
 mod esp;
 mod initrds;
 mod lossless;
+mod lvm;
 mod macs;
 mod nics;
 mod places;

@@ -4,7 +4,7 @@ use hako_guest::root::{Place, fstab};
 
 use super::devices::{Device, Names};
 use super::words::{fields, with_field, with_lines, with_values};
-use super::{Guest, Plan, What, lossless};
+use super::{Guest, Plan, What, arrays, lossless, lvm};
 
 /// Caches of names of devices.
 const CACHES: &[&str] = &[
@@ -61,12 +61,12 @@ pub(super) const KINDS: &[Kind] = &[
     Kind {
         paths: &["/etc/mdadm/mdadm.conf", "/etc/mdadm.conf"],
         in_initrd: &["etc/mdadm/mdadm.conf", "etc/mdadm.conf"],
-        rewrite: mdadm,
+        rewrite: |_, path, old| arrays::without_disks(path, old),
     },
     Kind {
-        paths: &["/etc/lvm/lvm.conf"],
-        in_initrd: &["etc/lvm/lvm.conf"],
-        rewrite: lvm,
+        paths: &["/etc/lvm/lvm.conf", "/etc/lvm/lvmlocal.conf"],
+        in_initrd: &["etc/lvm/lvm.conf", "etc/lvm/lvmlocal.conf"],
+        rewrite: |_, path, old| lvm::without_filters(path, old),
     },
 ];
 
@@ -227,53 +227,4 @@ fn resume(guest: &Guest<'_>, _path: &str, old: &str) -> Rewritten {
         }
     });
     new
-}
-
-/// Arrays are found by their own UUIDs; lists of the disks that they are on only stand in the way.
-fn mdadm(_guest: &Guest<'_>, _path: &str, old: &str) -> Rewritten {
-    let text = with_lines(old, |line| {
-        let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        let keyword = words.first()?.to_ascii_uppercase();
-        if keyword == "DEVICE" && words.iter().any(|word| word.starts_with("/dev/")) {
-            return Some("DEVICE partitions".to_owned());
-        }
-        let is_list = |word: &&str| word.to_ascii_lowercase().starts_with("devices=/dev/");
-        if keyword == "ARRAY" && words.iter().any(is_list) {
-            let kept: Vec<&str> = words.into_iter().filter(|word| !is_list(word)).collect();
-            return Some(kept.join(" "));
-        }
-        None
-    });
-    let why = "arrays are found by their UUIDs, on whatever disks they are";
-    Rewritten {
-        text,
-        why: vec![why.to_owned()],
-        remarks: Vec::new(),
-    }
-}
-
-/// A filter of disks keeps LVM from finding its volumes on others.
-fn lvm(_guest: &Guest<'_>, _path: &str, old: &str) -> Rewritten {
-    let text = with_lines(old, |line| {
-        let (key, value) = line.trim_start().split_once('=')?;
-        let is_filter = matches!(key.trim(), "filter" | "global_filter");
-        // Names that the kernel gives; a filter that leaves out other things stays.
-        let names = [
-            "/dev/sd",
-            "/dev/hd",
-            "/dev/nvme",
-            "/dev/cciss",
-            "/dev/disk/by-",
-            "sda",
-            "nvme",
-        ];
-        let is_by_name = names.iter().any(|name| value.contains(name));
-        (is_filter && is_by_name && value.contains(']')).then(|| format!("# by hako: {line}"))
-    });
-    let why = "the filter lets LVM look at disks by their old names only";
-    Rewritten {
-        text,
-        why: vec![why.to_owned()],
-        remarks: Vec::new(),
-    }
 }
