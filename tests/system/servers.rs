@@ -60,9 +60,7 @@ impl Server {
         let name = format!("enp3s0={MAC}");
         let words = ["p2v", "adapt", "web", "--target", "vmware", "--nic"];
         let adapt = [&words[..], &[&name], self.key()].concat();
-        let planned = site.hako(&[&adapt[..], &["--dry-run", "--json"]].concat());
-        let planned = planned.expect_code(0).json();
-        site.hako(&adapt).ok();
+        let adapted = site.hako(&[&adapt[..], &["--json"]].concat()).json();
         assert_eq!(site.hako(&adapt).ok(), "nothing is to be changed\n");
         self.verify(&site);
         site.start(&[]);
@@ -72,7 +70,7 @@ impl Server {
         site.wait_for_line("guest login:");
         let mut console = self.look_inside(&site);
         if self.has_labels {
-            look_at_labels(&mut console, &planned["changes"]);
+            look_at_labels(&mut console, &adapted["changes"]);
         }
         site.hako(&["vm", "stop", "web", "--timeout", "1200"]).ok();
     }

@@ -65,7 +65,7 @@ pub(super) fn command_lines(guest: &Guest<'_>) -> Vec<String> {
 }
 
 /// Adds changes of what names the root and the device to resume from.
-pub(super) fn add_command_lines(guest: &Guest<'_>, plan: &mut Plan) {
+pub(super) fn add_command_lines(guest: &Guest<'_>, names: &Names<'_>, plan: &mut Plan) {
     let has_initrd = guest
         .menu
         .default_entry()
@@ -75,7 +75,7 @@ pub(super) fn add_command_lines(guest: &Guest<'_>, plan: &mut Plan) {
             continue;
         };
         let mut why = Vec::new();
-        let new = renamed(guest, &mut plan.remarks, &path, &old, has_initrd, &mut why);
+        let new = renamed(names, &mut plan.remarks, &path, &old, has_initrd, &mut why);
         plan.replace(&path, &old, new, why);
     }
     for path in ENVIRONMENTS {
@@ -87,7 +87,7 @@ pub(super) fn add_command_lines(guest: &Guest<'_>, plan: &mut Plan) {
         };
         let mut why = Vec::new();
         let text = old.trim_end_matches('#');
-        let mut new = renamed(guest, &mut plan.remarks, path, text, has_initrd, &mut why);
+        let mut new = renamed(names, &mut plan.remarks, path, text, has_initrd, &mut why);
         let len = encoded(&new).len();
         if len > ENVIRONMENT_BYTES {
             plan.remarks
@@ -110,14 +110,13 @@ fn target_of(key: &str) -> &'static str {
 
 /// Returns a text in which the root and the device to resume from are called by what they are.
 pub(super) fn renamed(
-    guest: &Guest<'_>,
+    names: &Names<'_>,
     remarks: &mut Vec<String>,
     path: &str,
     old: &str,
     has_initrd: bool,
     why: &mut Vec<String>,
 ) -> String {
-    let names = Names::of(guest);
     let mut text = old.to_owned();
     for key in KEYS {
         let target = target_of(key);
@@ -241,9 +240,8 @@ fn path_of_source(guest: &Guest<'_>, entry: &Entry) -> Option<String> {
 /// mounted file systems that leads to it.
 pub(super) fn path_of(guest: &Guest<'_>, file: &Found, named: &str) -> Option<String> {
     let is_it = |path: &String| {
-        guest.tree().find(path.as_bytes()).is_ok_and(|found| {
-            std::sync::Arc::ptr_eq(found.fs(), file.fs()) && found.node() == file.node()
-        })
+        let found = guest.tree().find(path.as_bytes());
+        found.is_ok_and(|found| found.is(file))
     };
     let mut paths = paths_of(guest, named).map(|(_, path)| path);
     paths

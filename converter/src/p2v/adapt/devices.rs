@@ -3,9 +3,9 @@
 use hako_guest::root::{Place as Where, fstab};
 use hako_guest::{FoundVolume, Origin, Role, Volumes};
 
+use super::Guest;
 use super::places::{MULTIPATH, Place, is_number};
 use super::words::{fields, with_values};
-use super::{Guest, TEXT_BYTES};
 
 /// What a device that a text names is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl<'a> Names<'a> {
             named: Vec::new(),
             opened: Vec::new(),
         };
-        let table = guest.root.tree.read(b"/etc/fstab", TEXT_BYTES);
+        let table = guest.bytes("/etc/fstab");
         let lines = fstab::parse(&table.unwrap_or_default()).into_iter();
         // A drive for disks that are put in and out is not counted with those that stay.
         let is_disk = |line: &fstab::Line| {

@@ -7,6 +7,7 @@ use hako_guest::direct::{OverlaidFile, appendix};
 use hako_guest::initrd::Contents;
 
 use super::boot::{path_of, renamed};
+use super::devices::Names;
 use super::lossless::{decoded, encoded};
 use super::macs::Moves;
 use super::{Change, Guest, Plan, Request, What, texts};
@@ -35,24 +36,12 @@ const UDEV: &[&str] = &[
 ];
 
 /// Adds what initrds lack: the default entry's, and those of the others.
-///
-/// `naming`: the system's texts that give cards their names.
-pub(super) fn add(
-    guest: &Guest<'_>,
-    request: &Request,
-    moves: &Moves,
-    naming: &[String],
-    plan: &mut Plan,
-) -> Result<()> {
+pub(super) fn add(overlay: &Overlay<'_>, request: &Request, plan: &mut Plan) -> Result<()> {
+    let guest = overlay.guest;
     let Some(default) = guest.menu.default_entry() else {
         let what = "no boot entry was found: whether the kernel finds its disks is not known";
         plan.remarks.push(what.into());
         return Ok(());
-    };
-    let overlay = Overlay {
-        guest,
-        moves,
-        naming,
     };
     let same_initrd = |one: &Entry, other: &Entry| {
         let ends = one.initrds.last().zip(other.initrds.last());
@@ -83,10 +72,12 @@ pub(super) fn add(
 }
 
 /// What goes over the files of initrds.
-struct Overlay<'a> {
-    guest: &'a Guest<'a>,
-    moves: &'a Moves,
-    naming: &'a [String],
+pub(super) struct Overlay<'a> {
+    pub guest: &'a Guest<'a>,
+    pub names: &'a Names<'a>,
+    pub moves: &'a Moves,
+    /// The system's texts that give cards their names.
+    pub naming: &'a [String],
 }
 
 impl Overlay<'_> {
@@ -158,7 +149,7 @@ impl Overlay<'_> {
                 let Some(old) = text_of(contents, path) else {
                     continue;
                 };
-                let new = (kind.rewrite)(self.guest, &format!("initrd: {path}"), &old);
+                let new = (kind.rewrite)(self.names, &format!("initrd: {path}"), &old);
                 remarks.extend(new.remarks);
                 if new.text != old {
                     files.push(over(path, new.text, &new.why.join("; ")));
@@ -183,7 +174,7 @@ impl Overlay<'_> {
             let (mut new, mut why) = self.moves.in_text(&old);
             if path.starts_with("etc/cmdline.d/") {
                 let named = format!("initrd: {path}");
-                new = renamed(self.guest, remarks, &named, &new, true, &mut why);
+                new = renamed(self.names, remarks, &named, &new, true, &mut why);
             }
             if new != old {
                 files.push(over(path, new, &why.join("; ")));

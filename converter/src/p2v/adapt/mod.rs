@@ -75,10 +75,14 @@ impl<'a> Guest<'a> {
         &self.root.tree
     }
 
+    /// Returns what is in a text of the guest; none if it is not there.
+    fn bytes(&self, path: &str) -> Option<Vec<u8>> {
+        self.tree().read(path.as_bytes(), TEXT_BYTES).ok()
+    }
+
     /// Returns a text of the guest, as [`lossless`] makes it; none if it is not there.
     fn text(&self, path: &str) -> Option<String> {
-        let bytes = self.tree().read(path.as_bytes(), TEXT_BYTES).ok()?;
-        Some(lossless::decoded(&bytes))
+        Some(lossless::decoded(&self.bytes(path)?))
     }
 
     /// Returns the paths of the files in a folder whose names have this ending, sorted.
@@ -282,13 +286,20 @@ impl Plan {
 /// Says what is to be changed. Reads only. Errors: those of reading the guest's disks.
 pub fn plan(guest: &Guest<'_>, request: &Request) -> Result<Plan> {
     let mut plan = Plan::default();
-    texts::add(guest, &mut plan);
-    boot::add_command_lines(guest, &mut plan);
+    let names = devices::Names::of(guest);
+    texts::add(guest, &names, &mut plan);
+    boot::add_command_lines(guest, &names, &mut plan);
     if request.serial_console {
         serial::add(guest, &mut plan);
     }
     let (moves, naming) = nics::add(guest, request, &mut plan);
-    initrds::add(guest, request, &moves, &naming, &mut plan)?;
+    let overlay = initrds::Overlay {
+        guest,
+        names: &names,
+        moves: &moves,
+        naming: &naming,
+    };
+    initrds::add(&overlay, request, &mut plan)?;
     esp::add(guest, &mut plan)?;
     boot::add_remarks(guest, &mut plan);
     if request.mask_agents {

@@ -91,6 +91,15 @@ impl Records {
             ))),
         }
     }
+
+    /// Adds a record, or puts it in the place of that of the same path.
+    fn put(&mut self, record: Record) {
+        let mut all = self.changes.iter_mut();
+        match all.find(|known| known.path == record.path) {
+            Some(known) => *known = record,
+            None => self.changes.push(record),
+        }
+    }
 }
 
 /// Returns the changes that write down what a plan changes: they go with it, and come last, but for
@@ -109,24 +118,16 @@ pub(super) fn of_plan(guest: &Guest<'_>, plan: &Plan) -> Result<Vec<Change>> {
     let mut own = Plan::default();
     make_folders(guest, &mut records, &mut own)?;
     for change in &plan.changes {
-        let mut paths = records.changes.iter();
-        let known = paths.position(|record| record.path == change.path);
-        match known.and_then(|at| records.changes.get(at).map(|record| (at, record))) {
-            Some((at, record)) => {
-                let record = match is_ours(guest, change, record)? {
-                    true => Record {
-                        wrote: wrote(guest, change, &record.was)?,
-                        ..record.clone()
-                    },
-                    false => first(guest, change, &records, Some(record), &mut own)?,
-                };
-                records.changes.splice(at..=at, [record]);
-            }
-            None => {
-                let record = first(guest, change, &records, None, &mut own)?;
-                records.changes.push(record);
-            }
-        }
+        let mut all = records.changes.iter();
+        let known = all.find(|record| record.path == change.path);
+        let record = match known {
+            Some(record) if is_ours(guest, change, record)? => Record {
+                wrote: wrote(guest, change, &record.was)?,
+                ..record.clone()
+            },
+            _ => first(guest, change, &records, known, &mut own)?,
+        };
+        records.put(record);
     }
     let text = serde_json::to_vec_pretty(&records)
         .map_err(|error| Error::invalid(format!("a list of changes: {error}")))?;

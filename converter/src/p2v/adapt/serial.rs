@@ -48,10 +48,10 @@ fn with_console(path: &str, line: &str) -> Option<String> {
         _ => &["linux", "linux16", "linuxefi", "kernel"],
     };
     let mut words = words.iter();
-    words
-        .any(|known| known.eq_ignore_ascii_case(word))
-        .then(|| appended(line, ""))
-        .flatten()
+    match words.any(|known| known.eq_ignore_ascii_case(word)) {
+        true => appended(line, ""),
+        false => None,
+    }
 }
 
 fn appended(line: &str, tail: &str) -> Option<String> {

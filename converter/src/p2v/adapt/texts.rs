@@ -4,7 +4,7 @@ use hako_guest::root::{Place, fstab};
 
 use super::devices::{Device, Names};
 use super::words::{fields, with_field, with_lines, with_values};
-use super::{Guest, Plan, What, arrays, lossless, lvm};
+use super::{Guest, Plan, What, arrays, lvm};
 
 /// Caches of names of devices.
 const CACHES: &[&str] = &[
@@ -30,7 +30,7 @@ pub(super) struct Kind {
     /// Where an initrd has copies of them, which count before the system's.
     pub in_initrd: &'static [&'static str],
     /// What becomes of one, by its path.
-    pub rewrite: fn(&Guest<'_>, &str, &str) -> Rewritten,
+    pub rewrite: fn(&Names<'_>, &str, &str) -> Rewritten,
 }
 
 /// Those that name devices.
@@ -71,19 +71,18 @@ pub(super) const KINDS: &[Kind] = &[
 ];
 
 /// Adds what has to change in texts.
-pub(super) fn add(guest: &Guest<'_>, plan: &mut Plan) {
+pub(super) fn add(guest: &Guest<'_>, names: &Names<'_>, plan: &mut Plan) {
     for kind in KINDS {
         for path in kind.paths {
             if let Some(old) = guest.text(path) {
-                let new = (kind.rewrite)(guest, path, &old);
+                let new = (kind.rewrite)(names, path, &old);
                 plan.remarks.extend(new.remarks);
                 plan.replace(path, &old, new.text, new.why);
             }
         }
     }
     const LIST: &str = "/etc/lvm/devices/system.devices";
-    if let Some(old) = guest.text(LIST) {
-        let old = Some(lossless::encoded(&old));
+    if let old @ Some(_) = guest.bytes(LIST) {
         let why = "it lists the old disks, and LVM looks at no other while it is there";
         plan.add(LIST, What::Remove { old }, why);
     }
@@ -93,8 +92,7 @@ pub(super) fn add(guest: &Guest<'_>, plan: &mut Plan) {
         );
     }
     for path in CACHES {
-        if let Some(old) = guest.text(path) {
-            let old = Some(lossless::encoded(&old));
+        if let old @ Some(_) = guest.bytes(path) {
             plan.add(
                 *path,
                 What::Remove { old },
@@ -104,8 +102,7 @@ pub(super) fn add(guest: &Guest<'_>, plan: &mut Plan) {
     }
 }
 
-fn fstab(guest: &Guest<'_>, path: &str, old: &str) -> Rewritten {
-    let names = Names::of(guest);
+fn fstab(names: &Names<'_>, path: &str, old: &str) -> Rewritten {
     let mut why = Vec::new();
     let mut remarks = Vec::new();
     let text = with_lines(old, |line| {
@@ -151,8 +148,7 @@ fn fstab(guest: &Guest<'_>, path: &str, old: &str) -> Rewritten {
     Rewritten { text, why, remarks }
 }
 
-fn crypttab(guest: &Guest<'_>, path: &str, old: &str) -> Rewritten {
-    let names = Names::of(guest);
+fn crypttab(names: &Names<'_>, path: &str, old: &str) -> Rewritten {
     let mut why = Vec::new();
     let mut remarks = Vec::new();
     let text = with_lines(old, |line| {
@@ -191,8 +187,7 @@ fn crypttab(guest: &Guest<'_>, path: &str, old: &str) -> Rewritten {
 }
 
 /// `target=NAME,source=DEVICE,…` a line: what initramfs-tools made of crypttab before Debian 10.
-fn cryptroot(guest: &Guest<'_>, path: &str, old: &str) -> Rewritten {
-    let names = Names::of(guest);
+fn cryptroot(names: &Names<'_>, path: &str, old: &str) -> Rewritten {
     let mut new = Rewritten::default();
     new.text = with_values(old, "source=", |value| match names.resolve(value, "", "") {
         Device::By(name) => {
@@ -214,8 +209,7 @@ fn cryptroot(guest: &Guest<'_>, path: &str, old: &str) -> Rewritten {
     new
 }
 
-fn resume(guest: &Guest<'_>, _path: &str, old: &str) -> Rewritten {
-    let names = Names::of(guest);
+fn resume(names: &Names<'_>, _path: &str, old: &str) -> Rewritten {
     let mut new = Rewritten::default();
     new.text = with_values(old, "RESUME=", |value| {
         match names.resolve(value, "swap", "") {
