@@ -220,7 +220,10 @@ impl<'a> Names<'a> {
         let is_opened = self.opened.iter().any(|opened| opened == mapped);
         let is_there = || !self.volumes.find(name).is_empty();
         let group = group_of(name);
-        let has_group = |found: &FoundVolume| matches!(&found.origin, Origin::Logical { group: own, .. } if group.as_ref() == Some(own));
+        let has_group = |found: &FoundVolume| match &found.origin {
+            Origin::Logical { group: own, .. } => group.as_ref() == Some(own),
+            _ => false,
+        };
         if !(is_tag(name) || group.is_some()) || is_opened || is_there() {
             return Device::Stays;
         }

@@ -3,7 +3,7 @@
 
 use hako_guest::Tree;
 
-use super::{files, ini, yaml};
+use super::{files, ini, udev, yaml};
 
 /// A text that looks for a card by the hardware of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,11 +37,8 @@ const RULE_KEYS: &[&str] = &[
 /// Returns the texts of a system that look for cards by hardware.
 pub(in crate::p2v) fn by_hardware(tree: &Tree) -> Vec<ByHardware> {
     let mut all = Vec::new();
-    for (file, text) in files(tree, "/etc/udev/rules.d", ".rules") {
-        let lines = text.lines().map(str::trim);
-        let rules = lines.filter(|line| !line.starts_with('#'));
-        let found = rules.filter_map(of_rule);
-        all.extend(found.map(|(what, name)| found_in(&file, what, name)));
+    for (file, rule) in udev::rules(tree) {
+        all.extend(of_rule(&rule).map(|(what, name)| found_in(&file, what, name)));
     }
     for (folder, end) in [
         ("/etc/systemd/network", ".link"),
@@ -68,11 +65,7 @@ fn found_in(file: &str, what: String, name: String) -> ByHardware {
 
 /// Returns what a rule that names network cards looks for, and the name.
 fn of_rule(rule: &str) -> Option<(String, String)> {
-    let pairs: Vec<(&str, &str)> = pairs(rule);
-    let value = |key: &str| {
-        let mut found = pairs.iter().filter(|(known, _)| *known == key);
-        found.next().map(|(_, value)| *value)
-    };
+    let value = |key: &str| udev::value(rule, key);
     let is_of_cards = value("SUBSYSTEM==") == Some("net");
     let name = value("NAME=").or_else(|| value("NAME:="))?;
     let is_any = |value: &str| matches!(value, "?*" | "*" | "");
@@ -82,20 +75,6 @@ fn of_rule(rule: &str) -> Option<(String, String)> {
     });
     let what = keys.next()?;
     (is_of_cards && !name.contains(['%', '$'])).then(|| (what, name.to_owned()))
-}
-
-/// Returns the keys of a rule with what stands between them and the values: `KERNELS==`, `NAME=`.
-fn pairs(rule: &str) -> Vec<(&str, &str)> {
-    let mut pairs = Vec::new();
-    let mut rest = rule;
-    while let Some((key, more)) = rest.split_once('"') {
-        let Some((value, more)) = more.split_once('"') else {
-            break;
-        };
-        pairs.push((key.trim_matches([' ', '\t', ',']), value));
-        rest = more;
-    }
-    pairs
 }
 
 /// Returns what a text of systemd or NetworkManager looks for, and the name that a `.link` gives.

@@ -13,6 +13,7 @@ mod netplan;
 mod networkd;
 #[cfg(test)]
 mod tests;
+mod udev;
 mod yaml;
 
 use hako_formats::machine::Mac;
@@ -352,23 +353,16 @@ fn in_file(mut configured: Configured, file: &str) -> Configured {
 
 /// `ATTR{address}=="…" … NAME="eth0"` of udev's rules.
 fn udev_names(tree: &Tree) -> Vec<Configured> {
-    let mut all = Vec::new();
-    for (path, text) in files(tree, "/etc/udev/rules.d", ".rules") {
-        let lines = text.lines();
-        let rules = lines.filter(|line| !line.trim_start().starts_with('#'));
-        all.extend(rules.filter_map(|line| Some(in_file(udev_name(line)?, &path))));
-    }
-    all
+    let rules = udev::rules(tree).into_iter();
+    let named = rules.filter_map(|(path, rule)| Some(in_file(udev_name(&rule)?, &path)));
+    named.collect()
 }
 
 fn udev_name(rule: &str) -> Option<Configured> {
-    let after = |key: &str| {
-        let rest = rule.split_once(key)?.1.split_once('"')?.1;
-        Some(rest.split_once('"')?.0.to_owned())
-    };
+    let value = |key: &str| udev::value(rule, key).map(str::to_owned);
     Some(Configured {
-        mac: after("ATTR{address}==").or_else(|| after("SYSFS{address}=="))?,
-        name: after(" NAME=").or_else(|| after(",NAME="))?,
+        mac: value("ATTR{address}==").or_else(|| value("SYSFS{address}=="))?,
+        name: value("NAME=")?,
         ..Configured::default()
     })
 }
