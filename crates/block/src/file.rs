@@ -13,7 +13,7 @@ use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::lock::{LockMode, lock_file, refuse_vmware_lock};
+use crate::lock::{LockMode, lock_file, refuse_vmware_lock, unlock_file};
 use crate::{Error, ErrorKind, FileId, Result, Storage, StorageExtent, sys, write_zeros};
 
 /// Whether something is opened for reading only or for writing too.
@@ -65,6 +65,12 @@ pub struct FileStorage {
     is_blank: bool,
     /// Bytes written since writing back was last started.
     unstarted: AtomicU64,
+}
+
+impl Drop for FileStorage {
+    fn drop(&mut self) {
+        unlock_file(&self.file);
+    }
 }
 
 /// A new file is written at once and as a whole: after so many bytes the host is told to begin,
@@ -444,6 +450,21 @@ mod tests {
             let error = FileStorage::open(&path, access, mode).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Locked, "{mode:?}");
         }
+    }
+
+    #[test]
+    fn what_is_not_used_any_more_is_free_though_a_copy_of_its_descriptor_is_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk.raw");
+        std::fs::write(&path, [0; 512]).unwrap();
+        let open = || FileStorage::open(&path, Access::ReadWrite, LockMode::Write);
+        let first = open().unwrap();
+        // As a process has it that is being started.
+        let copy = first.file.try_clone().unwrap();
+        assert_eq!(open().err().unwrap().kind(), ErrorKind::Locked);
+        drop(first);
+        open().unwrap();
+        drop(copy);
     }
 
     #[test]

@@ -63,6 +63,13 @@ pub fn lock_file(file: &File, path: &Path, mode: LockMode) -> Result<()> {
     Ok(())
 }
 
+/// Gives QEMU's locks on an open file up. Closing it does that, too, but not while somebody else has
+/// the descriptor: a process that another thread is just starting has a copy until it runs its program.
+pub(crate) fn unlock_file(file: &File) {
+    // A file system that has no locks has none to give up.
+    let _ = sys::unlock_bytes(file.as_fd());
+}
+
 /// Says whether the file system took the lock; `false` where it has none to give.
 fn lock_supported(result: std::io::Result<()>, path: &Path) -> Result<bool> {
     const EINVAL: i32 = 22;

@@ -51,6 +51,18 @@ pub fn lock_byte_shared(fd: BorrowedFd<'_>, at: i64) -> io::Result<()> {
     call(fd, F_OFD_SETLK, &mut lock)
 }
 
+/// Gives up every lock that the open file description holds on bytes.
+pub fn unlock_bytes(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let mut lock = Flock {
+        kind: F_UNLCK,
+        whence: SEEK_SET,
+        start: 0,
+        len: 0,
+        pid: 0,
+    };
+    call(fd, F_OFD_SETLK, &mut lock)
+}
+
 /// Returns whether any other open file description holds a lock of any kind on byte `at`.
 pub fn byte_is_locked_by_other(fd: BorrowedFd<'_>, at: i64) -> io::Result<bool> {
     let mut lock = Flock {
