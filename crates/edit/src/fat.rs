@@ -7,6 +7,7 @@ use std::sync::Arc;
 use fatfs::{Dir, FileSystem, FsOptions};
 use hako_block::{Error, ErrorKind, Result};
 use hako_guest::bytes::le::{u16_at, u32_at};
+use hako_guest::check::check;
 use hako_guest::volume::read_vec;
 use hako_guest::{Tree, Volume};
 
@@ -20,8 +21,17 @@ pub struct Fat {
 type Folder<'a> = Dir<'a, Cursor>;
 
 impl Fat {
-    /// Opens it. Errors: corrupt if it is none.
+    /// Opens it. Errors: corrupt if it is none; [`ErrorKind::Unsupported`] if it is damaged, for fatfs
+    /// takes what tables and folders say for granted: it counts from cluster 2, and would go astray from
+    /// a folder that says that it is in cluster 1.
     pub fn open(volume: Arc<Staged>) -> Result<Self> {
+        let fs = hako_guest::fs::open(Arc::clone(&volume) as _)?;
+        let fs = fs.ok_or_else(|| Error::corrupt("FAT", "it is none"))?;
+        let report = check(&*fs, (0, volume.len_bytes()), &mut || Ok(()))?;
+        if let Some(first) = report.damage.first() {
+            let what = format!("the file system is damaged: {first}");
+            return Err(Error::unsupported(what).hint("fsck.fat repairs it"));
+        }
         let fat = Self { volume };
         fat.with("/", |_| Ok(()))?;
         Ok(fat)
