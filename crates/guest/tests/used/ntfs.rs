@@ -22,9 +22,11 @@ fn the_map_of_ntfs_is_its_bitmap_but_for_what_windows_swaps_to() {
     ] {
         for how in lives(seed) {
             let image = make_ntfs(args, 128 * MIB);
-            let Some(there) = lived(image.mount_ntfs(""), seed, how) else {
+            let Some(mounted) = image.mount_ntfs("") else {
                 return;
             };
+            live(mounted.path(), seed, how);
+            drop(mounted);
             let what = format!("{args}, {how}");
             let bitmap = std::process::Command::new("ntfscat")
                 .args(["-i", "6", image.text()])
@@ -35,8 +37,15 @@ fn the_map_of_ntfs_is_its_bitmap_but_for_what_windows_swaps_to() {
             let ours = used(&image);
             assert_agrees(&ours, &theirs.within(&(0..len_of(&image))), &what);
             assert_agrees(&ours, &partclone("ntfs", &image), &what);
+            // What is free may lie in the ends of the volume alone, which are copied always.
+            if *how == "full" && ours.gaps(&(0..len_of(&image))).is_empty() {
+                continue;
+            }
             let copy = noisy(&image, &ours);
             run("ntfsfix", &["-n", copy.text()]);
+            // Against the image itself: of clusters of 512 bytes, aged, ntfs-3g (2022.10.3) shows two
+            // files otherwise once it is mounted anew.
+            let there = listing(image.mount_ntfs("ro").unwrap().path());
             assert_listed(&there, copy.mount_ntfs("ro").unwrap().path());
         }
     }
