@@ -82,7 +82,7 @@ impl FoundVolume {
     }
 }
 
-/// Reads `sda`, `vdb3`, `nvme0n1p2`, `mmcblk0p1`: which disk, from 0, and which partition.
+/// Reads `sda`, `vdb3`, `sdaa1` (the 27th disk), `nvme0n1p2`, `mmcblk0p1`: which disk, from 0, and which partition.
 fn disk_of(device: &str) -> Option<(usize, Option<u32>)> {
     let number = |text: &str| match text {
         "" => Some(None),
@@ -92,9 +92,16 @@ fn disk_of(device: &str) -> Option<(usize, Option<u32>)> {
         let Some(rest) = device.strip_prefix(prefix) else {
             continue;
         };
-        let mut letters = rest.bytes();
-        let letter = letters.next().filter(u8::is_ascii_lowercase)?;
-        return Some((usize::from(letter - b'a'), number(rest.get(1..)?)?));
+        let part = rest.trim_start_matches(|c: char| c.is_ascii_lowercase());
+        let letters = rest
+            .strip_suffix(part)
+            .filter(|letters| !letters.is_empty())?;
+        // Counted like columns of a sheet: z is followed by aa.
+        let disk = letters.bytes().try_fold(0usize, |n, letter| {
+            n.checked_mul(26)?
+                .checked_add(usize::from(letter - b'a') + 1)
+        });
+        return Some((disk? - 1, number(part)?));
     }
     for (prefix, middle) in [("nvme", "n1"), ("mmcblk", "")] {
         let Some(rest) = device.strip_prefix(prefix) else {

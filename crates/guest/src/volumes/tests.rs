@@ -113,6 +113,20 @@ fn volumes_are_found_by_what_a_guest_calls_them() {
 }
 
 #[test]
+fn disks_behind_the_26th_have_two_letters() {
+    let volumes = volumes((0..28).map(|_| disk(&[(0x83, 64, 512)])).collect());
+    for (wanted, name) in [
+        ("/dev/sdz", "disk26"),
+        ("/dev/sdaa1", "disk27p1"),
+        ("/dev/vdab", "disk28"),
+    ] {
+        assert_eq!(names(&volumes.find(wanted)), [name], "{wanted}");
+    }
+    assert!(volumes.find("/dev/sdac").is_empty());
+    assert!(volumes.find("/dev/sdzzzzzzzzzzzzzzzzzzzz1").is_empty());
+}
+
+#[test]
 fn tables_in_tables_end() {
     // Each partition begins with the same table, and so on down.
     let mut bytes = disk(&[
