@@ -162,13 +162,15 @@ impl Making<'_> {
         let is_by_scripts =
             self.contents.tool() == Tool::InitramfsTools && !has("scripts/init-top/udev");
         let (path, text) = if is_by_scripts {
-            let known = self.contents.text("conf/modules").unwrap_or_default();
-            let mut text = known.trim_end().to_owned();
-            if !text.is_empty() {
-                text.push('\n');
+            const LIST: &str = "conf/modules";
+            let path = self.contents.resolve(LIST.as_bytes());
+            let known = self.contents.texts.get(&path);
+            let mut list = known.map_or(Vec::new(), |known| known.trim_ascii_end().to_vec());
+            if !list.is_empty() {
+                list.push(b'\n');
             }
-            text.push_str(&lines);
-            ("conf/modules", text.into_bytes())
+            list.extend(lines.into_bytes());
+            (LIST, list)
         } else if has("usr/lib/systemd/systemd-modules-load")
             || has("lib/systemd/systemd-modules-load")
         {

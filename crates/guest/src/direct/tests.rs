@@ -248,6 +248,15 @@ fn systemd_and_scripts_are_told_what_to_load() {
     let scripts = initrd(&[("scripts/functions", ""), ("conf/modules", "dm_mod\n")]);
     let contents = unpacked(&Guest::new(vec![scripts]).plan(&[Hardware::Pvscsi])).1;
     assert_eq!(contents.text("conf/modules"), Some("dm_mod\nvmw_pvscsi\n"));
+    // A comment in Latin-1 takes nothing away.
+    let mut scripts = Writer::new(Vec::new());
+    scripts.file(b"scripts/functions", 0o644, b"").unwrap();
+    let list = b"# f\xfcr\ndm_mod\n";
+    scripts.file(b"conf/modules", 0o644, list).unwrap();
+    let scripts = scripts.finish().unwrap();
+    let contents = unpacked(&Guest::new(vec![scripts]).plan(&[Hardware::Pvscsi])).1;
+    let list = contents.texts.get(&b"conf/modules"[..]);
+    assert_eq!(list.unwrap(), b"# f\xfcr\ndm_mod\nvmw_pvscsi\n");
 }
 
 #[test]
