@@ -6,9 +6,12 @@ mod common;
 #[path = "../../crates/engine/tests/tiny/mod.rs"]
 mod tiny;
 
+use std::fs::Permissions;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
+use common::Run;
 use common::guest::eventually;
 use common::vms::Vms;
 use serde_json::Value;
@@ -230,6 +233,37 @@ fn what_our_own_engine_lacks_is_said_and_is_left_to_qemu() {
     );
     assert_eq!(vms.json(&["info", "web"])["run"]["engine"], "qemu");
     vms.done(&["stop", "--force", "web"]);
+}
+
+#[test]
+fn no_program_is_started_beside_a_machine_that_is_left_to_qemu() {
+    let Some(vms) = machines("") else { return };
+    append(
+        &vms,
+        "ethernet0.present = \"TRUE\"\nethernet0.connectionType = \"nat\"\n",
+    );
+    let (folder, asked) = (vms.world.path("bin"), vms.world.path("asked"));
+    let passt = folder.join("passt");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(&passt, format!("#!/bin/sh\necho >{}\n", asked.display())).unwrap();
+    std::fs::set_permissions(&passt, Permissions::from_mode(0o755)).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let path = format!("{}:{path}", folder.display());
+    let start = |flags: &[&str]| {
+        let mut command = vms.world.command();
+        command.env("PATH", &path).args(["vm", "start", "web"]);
+        let run: Run = command.args(flags).output().unwrap().into();
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        let is_asked = asked.exists();
+        vms.done(&["stop", "--force", "web"]);
+        (run.stderr, is_asked)
+    };
+    // There is no system on the disk, which is seen last.
+    let (said, is_asked) = start(&[]);
+    assert!(said.contains("QEMU runs it, not hako: "), "{said}");
+    assert!(!is_asked, "{said}");
+    let (said, is_asked) = start(&["--engine", "kvm", "--kernel", "tiny", "--cmdline", "echo"]);
+    assert!(is_asked, "{said}");
 }
 
 #[test]
