@@ -189,10 +189,16 @@ fn is_between_words(c: char) -> bool {
     c.is_ascii_whitespace() || matches!(c, '"' | '\'')
 }
 
-/// Whether a word of a command line has a name in it that the kernel gives by place.
+/// Whether a word of a command line has a name in it that the kernel gives by place, or the number of
+/// a device as LILO wrote it (`root=803`, `root=8:3`).
 fn names_by_place(word: &str) -> bool {
     let mut names = word.split(['=', ',', ':']);
-    names.any(is_by_place)
+    let is_number = |value: &str| {
+        let digits = value.strip_prefix("0x").unwrap_or(value);
+        let mut digits = digits.bytes();
+        digits.len() > 0 && digits.all(|byte| byte.is_ascii_hexdigit() || byte == b':')
+    };
+    names.any(is_by_place) || word.strip_prefix("root=").is_some_and(is_number)
 }
 
 /// Whether a word stays on the command line of an entry: in the text at `path`, which it is from; if

@@ -258,7 +258,8 @@ fn configured(guest: &Guest<'_>) -> Vec<(String, String)> {
 }
 
 /// Whether a name is one that udev gives by where a card is: `eno1`, `ens3f0`, `enp3s0`,
-/// `enP2p33s0` (with the domain of PCI), `em1`, `p2p1`, `em1_2` (a part of a card).
+/// `enP2p33s0` (with the domain of PCI), `em1`, `p2p1`, `em1_2` (a part of a card); or by its address,
+/// where nothing else tells: `enx525400123456`.
 fn is_by_place(word: &str) -> bool {
     let is_number = |text: &str| {
         !text.is_empty() && text.len() < 4 && text.bytes().all(|byte| byte.is_ascii_digit())
@@ -269,6 +270,8 @@ fn is_by_place(word: &str) -> bool {
         Some(_) => return false,
         None => word,
     };
+    let is_address =
+        |text: &str| text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let digit_after = |prefix: &str| {
         let rest = word.strip_prefix(prefix)?;
         let first = rest.bytes().next()?;
@@ -283,6 +286,7 @@ fn is_by_place(word: &str) -> bool {
         .iter()
         .any(|prefix| starts(prefix))
         || is_biosdevname
+        || word.strip_prefix("enx").is_some_and(is_address)
 }
 
 #[cfg(test)]
@@ -301,11 +305,12 @@ mod tests {
             "enP2p33s0f0",
             "em1_1",
             "p1p1_0",
+            "enx525400123456",
         ] {
             assert!(is_by_place(name), "{name}");
         }
         for name in [
-            "eth0", "bond0", "ens", "enable", "p2", "employee", "pp1", "wlan0", "en1", "",
+            "eth0", "bond0", "ens", "enable", "p2", "employee", "pp1", "wlan0", "en1", "", "enx0",
             "eno1_100", "em1_x", "em_1", "bond_em1",
         ] {
             assert!(!is_by_place(name), "{name}");

@@ -1,9 +1,10 @@
-//! Texts that name devices: fstab, crypttab, the device to resume from, mdadm, LVM, multipath.
+//! Texts that name devices: fstab, units of systemd, crypttab, the device to resume from, mdadm, LVM,
+//! multipath.
 
 use hako_guest::root::{Place, fstab};
 
-use super::devices::{Device, Names};
-use super::words::{fields, with_field, with_lines, with_values};
+use super::devices::{Device, Names, is_by_place};
+use super::words::{fields, with_field, with_lines, with_options, with_values};
 use super::{Guest, Plan, What, arrays, lvm};
 
 /// Caches of names of devices.
@@ -12,6 +13,9 @@ const CACHES: &[&str] = &[
     "/etc/blkid.tab",
     "/etc/lvm/cache/.cache",
 ];
+
+/// Options of fstab that name another device: of btrfs, XFS, ext4, reiserfs.
+const DEVICE_OPTIONS: &[&str] = &["device", "logdev", "rtdev", "journal_path", "jdev"];
 
 /// A text as it is to be.
 #[derive(Debug, Default)]
@@ -23,9 +27,32 @@ pub(super) struct Rewritten {
     pub remarks: Vec<String>,
 }
 
+impl Rewritten {
+    /// Returns what a device is to be called, and says why; what stays and should not is said, too.
+    /// `of`: what the text at `path` names it for.
+    fn called(&mut self, (path, of): (&str, &str), source: &str, device: Device) -> Option<String> {
+        match device {
+            Device::By(name) => {
+                self.why.push(format!("{of}: {source} is {name}"));
+                return Some(name);
+            }
+            Device::Missing => {
+                let what = format!("{path}: {of}: {source} is on none of the disks");
+                self.remarks.push(what);
+            }
+            Device::Unclear(what) => {
+                let what = format!("{path}: {of}: {what}; it stays as it is");
+                self.remarks.push(what);
+            }
+            Device::Stays => {}
+        }
+        None
+    }
+}
+
 /// Texts of one kind.
 pub(super) struct Kind {
-    /// Where the system has them.
+    /// Where the system has them; `*` for whatever is in a folder with that ending.
     paths: &'static [&'static str],
     /// Where an initrd has copies of them, which count before the system's.
     pub in_initrd: &'static [&'static str],
@@ -39,6 +66,11 @@ pub(super) const KINDS: &[Kind] = &[
         paths: &["/etc/fstab"],
         in_initrd: &[],
         rewrite: fstab,
+    },
+    Kind {
+        paths: &["/etc/systemd/system/*.mount", "/etc/systemd/system/*.swap"],
+        in_initrd: &[],
+        rewrite: unit,
     },
     Kind {
         paths: &["/etc/crypttab"],
@@ -73,11 +105,11 @@ pub(super) const KINDS: &[Kind] = &[
 /// Adds what has to change in texts.
 pub(super) fn add(guest: &Guest<'_>, names: &Names<'_>, plan: &mut Plan) {
     for kind in KINDS {
-        for path in kind.paths {
-            if let Some(old) = guest.text(path) {
-                let new = (kind.rewrite)(names, path, &old);
+        for path in kind.paths.iter().flat_map(|path| paths_of(guest, path)) {
+            if let Some(old) = guest.text(&path) {
+                let new = (kind.rewrite)(names, &path, &old);
                 plan.remarks.extend(new.remarks);
-                plan.replace(path, &old, new.text, new.why);
+                plan.replace(&path, &old, new.text, new.why);
             }
         }
     }
@@ -102,56 +134,92 @@ pub(super) fn add(guest: &Guest<'_>, names: &Names<'_>, plan: &mut Plan) {
     }
 }
 
+/// Returns the paths that a pattern of [`Kind::paths`] stands for.
+fn paths_of(guest: &Guest<'_>, pattern: &str) -> Vec<String> {
+    match pattern.split_once("/*") {
+        Some((folder, ending)) => guest.files_in(folder, ending),
+        None => vec![pattern.to_owned()],
+    }
+}
+
 fn fstab(names: &Names<'_>, path: &str, old: &str) -> Rewritten {
-    let mut why = Vec::new();
-    let mut remarks = Vec::new();
-    let text = with_lines(old, |line| {
-        let words: Vec<&str> = fields(line)
-            .filter_map(|(from, to)| line.get(from..to))
-            .collect();
-        let (source, target) = (*words.first()?, *words.get(1)?);
-        let kind = words.get(2).copied().unwrap_or("auto");
-        if source.starts_with('#') || Place::of(kind) != Place::Disk {
-            return None;
-        }
-        match names.resolve(&fstab::unescaped(source), kind, target) {
-            Device::Stays => None,
-            Device::By(name) => {
-                why.push(format!(
-                    "{target}: {source} is {name}, whatever the disks hang on"
-                ));
-                Some(with_field(line, 0, &name))
-            }
-            Device::Missing => {
-                let options = words.get(3).copied().unwrap_or_default();
-                let has = |option: &str| options.split(',').any(|known| known == option);
-                remarks.push(format!(
-                    "{path}: {target}: {source} is on none of the disks"
-                ));
-                let is_needed = ["/", "/usr", "/boot", "/var", "/etc"].contains(&target);
-                if is_needed || options.is_empty() || has("nofail") || has("noauto") {
-                    return None;
-                }
-                why.push(format!(
-                    "{target}: {source} is not there: starting goes on without it"
-                ));
-                Some(with_field(line, 3, &format!("{options},nofail")))
-            }
-            Device::Unclear(what) => {
-                remarks.push(format!("{path}: {target}: {what}; it stays as it is"));
-                None
-            }
-        }
-    });
+    let mut new = Rewritten::default();
+    let text = with_lines(old, |line| fstab_line(names, path, line, &mut new));
     let n_lines = |text: &str| fstab::parse(text.as_bytes()).len();
     debug_assert!(n_lines(&text) == n_lines(old));
-    Rewritten { text, why, remarks }
+    Rewritten { text, ..new }
+}
+
+fn fstab_line(names: &Names<'_>, path: &str, line: &str, new: &mut Rewritten) -> Option<String> {
+    let words: Vec<&str> = fields(line)
+        .filter_map(|(from, to)| line.get(from..to))
+        .collect();
+    let (source, target) = (*words.first()?, *words.get(1)?);
+    let kind = words.get(2).copied().unwrap_or("auto");
+    if source.starts_with('#') || Place::of(kind) != Place::Disk {
+        return None;
+    }
+    let options = words.get(3).copied().unwrap_or_default();
+    let options = with_options(options, DEVICE_OPTIONS, |device| {
+        let found = names.resolve(device, "", "");
+        Some(as_path(&new.called((path, target), device, found)?))
+    });
+    let line = with_field(line, 3, &options);
+    let device = names.resolve(&fstab::unescaped(source), kind, target);
+    let is_missing = device == Device::Missing;
+    if let Some(name) = new.called((path, target), source, device) {
+        return Some(with_field(&line, 0, &name));
+    }
+    let has = |option: &str| options.split(',').any(|known| known == option);
+    let is_needed = ["/", "/usr", "/boot", "/var", "/etc"].contains(&target);
+    if !is_missing || is_needed || options.is_empty() || has("nofail") || has("noauto") {
+        return Some(line);
+    }
+    new.why.push(format!(
+        "{target}: {source} is not there: starting goes on without it"
+    ));
+    Some(with_field(&line, 3, &format!("{options},nofail")))
+}
+
+/// A unit that mounts something, or swaps to it, see systemd.mount(5) and systemd.swap(5).
+fn unit(names: &Names<'_>, path: &str, old: &str) -> Rewritten {
+    let value = |wanted: &str| {
+        let mut lines = old.lines().filter_map(|line| line.split_once('='));
+        let found = lines.find(|(key, _)| key.trim() == wanted);
+        found.map(|(_, value)| value.trim())
+    };
+    let kind = match path.ends_with(".swap") {
+        true => "swap",
+        false => value("Type").unwrap_or("auto"),
+    };
+    let target = value("Where").unwrap_or(kind);
+    let mut new = Rewritten::default();
+    new.text = with_lines(old, |line| {
+        let (key, value) = line.split_once('=')?;
+        let (key, value) = (key.trim(), value.trim());
+        // What begins with `%` is filled in by systemd.
+        if Place::of(kind) != Place::Disk || value.contains('%') {
+            return None;
+        }
+        let value = match key {
+            "What" => {
+                let device = names.resolve(value, kind, target);
+                as_path(&new.called((path, target), value, device)?)
+            }
+            "Options" => with_options(value, DEVICE_OPTIONS, |device| {
+                let found = names.resolve(device, "", "");
+                Some(as_path(&new.called((path, target), device, found)?))
+            }),
+            _ => return None,
+        };
+        Some(format!("{key}={value}"))
+    });
+    new
 }
 
 fn crypttab(names: &Names<'_>, path: &str, old: &str) -> Rewritten {
-    let mut why = Vec::new();
-    let mut remarks = Vec::new();
-    let text = with_lines(old, |line| {
+    let mut new = Rewritten::default();
+    new.text = with_lines(old, |line| {
         let words: Vec<&str> = fields(line)
             .filter_map(|(from, to)| line.get(from..to))
             .collect();
@@ -159,52 +227,58 @@ fn crypttab(names: &Names<'_>, path: &str, old: &str) -> Rewritten {
         if name.starts_with('#') {
             return None;
         }
-        if words
-            .get(3)
-            .is_some_and(|options| options.contains("tpm2-device"))
-        {
-            remarks.push(format!(
+        let (key, options) = (words.get(2), words.get(3));
+        if options.is_some_and(|options| options.contains("tpm2-device")) {
+            new.remarks.push(format!(
                 "{path}: {name} is opened by the server's TPM: have a passphrase at hand"
             ));
         }
-        match names.resolve(source, "", "") {
-            Device::By(identity) => {
-                why.push(format!("{name}: {source} is {identity}"));
-                Some(with_field(line, 1, &identity))
-            }
-            Device::Missing => {
-                remarks.push(format!("{path}: {name}: {source} is on none of the disks"));
-                None
-            }
-            Device::Unclear(what) => {
-                remarks.push(format!("{path}: {name}: {what}; it stays as it is"));
-                None
-            }
-            Device::Stays => None,
+        let mut line = line.to_owned();
+        let device = names.resolve(source, "", "");
+        if let Some(identity) = new.called((path, name), source, device) {
+            line = with_field(&line, 1, &identity);
         }
+        let mut with_path = |text: &str| {
+            let device = device_in(text)?;
+            let found = names.resolve(device, "", "");
+            let identity = new.called((path, name), device, found)?;
+            Some(text.replacen(device, &as_path(&identity), 1))
+        };
+        if let Some(key) = key.and_then(|key| with_path(key)) {
+            line = with_field(&line, 2, &key);
+        }
+        if let Some(options) = options {
+            let options = with_options(options, &["header"], with_path);
+            line = with_field(&line, 3, &options);
+        }
+        Some(line)
     });
-    Rewritten { text, why, remarks }
+    new
+}
+
+/// Returns the device by whose place a key, or a header, is told: `DEVICE`, `DEVICE:/PATH` (Debian's
+/// passdev), `/PATH:DEVICE` (systemd).
+fn device_in(text: &str) -> Option<&str> {
+    let before = text.split_once(":/").map(|(device, _)| device);
+    let behind = text.rsplit_once(':').map(|(_, device)| device);
+    let mut all = [before, behind, Some(text)].into_iter().flatten();
+    all.find(|device| is_by_place(device))
+}
+
+/// Returns the path of what is called by a tag: what is no fstab knows paths only.
+fn as_path(name: &str) -> String {
+    match name.split_once('=') {
+        Some((tag, value)) => format!("/dev/disk/by-{}/{value}", tag.to_lowercase()),
+        None => name.to_owned(),
+    }
 }
 
 /// `target=NAME,source=DEVICE,…` a line: what initramfs-tools made of crypttab before Debian 10.
 fn cryptroot(names: &Names<'_>, path: &str, old: &str) -> Rewritten {
     let mut new = Rewritten::default();
-    new.text = with_values(old, "source=", |value| match names.resolve(value, "", "") {
-        Device::By(name) => {
-            new.why.push(format!("{value} is {name}"));
-            Some(name)
-        }
-        Device::Missing => {
-            let what = format!("{path}: {value} is on none of the disks");
-            new.remarks.push(what);
-            None
-        }
-        Device::Unclear(what) => {
-            new.remarks
-                .push(format!("{path}: {what}; it stays as it is"));
-            None
-        }
-        Device::Stays => None,
+    new.text = with_values(old, "source=", |value| {
+        let device = names.resolve(value, "", "");
+        new.called((path, "source"), value, device)
     });
     new
 }

@@ -51,6 +51,22 @@ pub(super) fn with_values(
     out
 }
 
+/// Replaces the values of some options of a list with commas.
+pub(super) fn with_options(
+    options: &str,
+    keys: &[&str],
+    mut change: impl FnMut(&str) -> Option<String>,
+) -> String {
+    let mut with_value = |option: &str| {
+        let (key, value) = option.split_once('=')?;
+        let new = keys.contains(&key).then(|| change(value)).flatten()?;
+        Some(format!("{key}={new}"))
+    };
+    let options = options.split(',');
+    let options = options.map(|option| with_value(option).unwrap_or_else(|| option.to_owned()));
+    options.collect::<Vec<_>>().join(",")
+}
+
 /// Changes the lines of a text one by one; their ends stay.
 pub(super) fn with_lines(text: &str, mut change: impl FnMut(&str) -> Option<String>) -> String {
     let mut out = String::with_capacity(text.len());
@@ -83,6 +99,12 @@ mod tests {
             new,
             "linux /v root=UUID=a ro\nX=\"root=UUID=a noroot=/dev/sda1\"\n"
         );
+        let options = with_options(
+            "ro,device=/dev/sdb,x,device=/dev/sdc",
+            &["device"],
+            |value| (value == "/dev/sdb").then(|| "a".to_owned()),
+        );
+        assert_eq!(options, "ro,device=a,x,device=/dev/sdc");
         let lines = with_lines("a\r\nb\nc", |line| (line == "b").then(|| "x".to_owned()));
         assert_eq!(lines, "a\r\nx\nc");
     }

@@ -219,3 +219,59 @@ fn what_may_be_there_unseen_or_is_made_by_others_stays() {
         0
     );
 }
+
+#[test]
+fn devices_behind_the_first_field_and_in_units_are_called_by_what_they_are() {
+    let fstab = "/dev/sda2 / ext4 defaults 0 1\n\
+        UUID=data-uuid /data ext4 noatime,journal_path=/dev/sda4,device=/dev/sdb1 0 0\n";
+    let crypttab = "c /dev/sda3 /dev/sda1:/key luks,header=/head:/dev/sda4,tries=1\n\
+        d UUID=data-uuid /key:/dev/sda1 luks\ne UUID=data-uuid /etc/e:key luks\n\
+        f UUID=data-uuid /dev/disk/by-path/pci-0000:00:1f.2-part1:/key luks\n";
+    let mount = "[Mount]\nWhat = /dev/sda3\nWhere=/srv\nType=ext4\nOptions=ro,logdev=/dev/sda4\n";
+    let swap = "[Swap]\nWhat=/dev/sda4\n";
+    let filled = "[Mount]\nWhat=/dev/%i\nWhere=/x\n";
+    let others = "[Mount]\nWhat=server:/dev/sda1\nWhere=/y\nType=nfs\n";
+    let units = "/etc/systemd/system";
+    let mut parts = on_second(
+        system(fstab, "803")
+            .file("/etc/crypttab", crypttab)
+            .file(&format!("{units}/srv.mount"), mount)
+            .file(&format!("{units}/dev-sda4.swap"), swap)
+            .file(&format!("{units}/x.mount"), filled)
+            .file(&format!("{units}/y.mount"), others)
+            .link(&format!("{units}/z.mount"), "/dev/null"),
+    );
+    parts.push((None, part("data-uuid")));
+    parts.push((None, MemoryFs::new("").build()));
+    let plan = planned_with(vec![parts]);
+    assert_eq!(
+        new_text(&plan, FSTAB),
+        "UUID=root-uuid / ext4 defaults 0 1\nUUID=data-uuid /data ext4 \
+         noatime,journal_path=/dev/disk/by-partuuid/0-4,device=/dev/sdb1 0 0\n"
+    );
+    says(
+        &plan,
+        &[FSTAB, "/data", "/dev/sdb1 is on none of the disks"],
+    );
+    assert_eq!(
+        new_text(&plan, "/etc/crypttab"),
+        "c UUID=data-uuid /dev/disk/by-uuid/boot-uuid:/key \
+         luks,header=/head:/dev/disk/by-partuuid/0-4,tries=1\n\
+         d UUID=data-uuid /key:/dev/disk/by-uuid/boot-uuid luks\n\
+         e UUID=data-uuid /etc/e:key luks\n\
+         f UUID=data-uuid /dev/disk/by-path/pci-0000:00:1f.2-part1:/key luks\n"
+    );
+    says(&plan, &["/etc/crypttab: f", "cannot be told"]);
+    assert_eq!(
+        new_text(&plan, &format!("{units}/srv.mount")),
+        "[Mount]\nWhat=/dev/disk/by-uuid/data-uuid\nWhere=/srv\nType=ext4\n\
+         Options=ro,logdev=/dev/disk/by-partuuid/0-4\n"
+    );
+    // What is no swap any more is none of the disks' swaps.
+    says(&plan, &["dev-sda4.swap", "is said to hold swap"]);
+    for name in ["dev-sda4.swap", "x.mount", "y.mount", "z.mount"] {
+        stays(&plan, &format!("{units}/{name}"));
+    }
+    // A number of the kernel is nobody's name.
+    says(&plan, &["grub.cfg", "root=803", "may be another device"]);
+}
