@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::{
     CheckReport, Effort, FaultFolder, Rng, Subject, Traits, conformance, conformance_of_existing,
@@ -90,7 +91,8 @@ impl ToyImage {
         if entry < 2 {
             if self.flaw == Flaw::AllocationUnlocked {
                 drop(table);
-                std::thread::yield_now();
+                // So long that other threads come in between, even on one idle processor.
+                std::thread::sleep(Duration::from_micros(200));
                 table = self.table.lock().unwrap();
             }
             entry = self.storage.len_bytes()?.div_ceil(UNIT) as u32;
