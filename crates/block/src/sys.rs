@@ -16,6 +16,19 @@ struct Flock {
     pid: i32,
 }
 
+impl Flock {
+    /// Returns one on bytes of a file; a length of 0 is as far as it goes.
+    fn on(kind: i16, start: i64, len: i64) -> Self {
+        Self {
+            kind,
+            whence: SEEK_SET,
+            start,
+            len,
+            pid: 0,
+        }
+    }
+}
+
 const F_OFD_GETLK: c_int = 36;
 const F_OFD_SETLK: c_int = 37;
 const F_RDLCK: i16 = 0;
@@ -41,37 +54,19 @@ fn call(fd: BorrowedFd<'_>, command: c_int, lock: &mut Flock) -> io::Result<()> 
 
 /// Takes a shared lock on byte `at`, which the open file description holds until it is closed.
 pub fn lock_byte_shared(fd: BorrowedFd<'_>, at: i64) -> io::Result<()> {
-    let mut lock = Flock {
-        kind: F_RDLCK,
-        whence: SEEK_SET,
-        start: at,
-        len: 1,
-        pid: 0,
-    };
+    let mut lock = Flock::on(F_RDLCK, at, 1);
     call(fd, F_OFD_SETLK, &mut lock)
 }
 
 /// Gives up every lock that the open file description holds on bytes.
 pub fn unlock_bytes(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let mut lock = Flock {
-        kind: F_UNLCK,
-        whence: SEEK_SET,
-        start: 0,
-        len: 0,
-        pid: 0,
-    };
+    let mut lock = Flock::on(F_UNLCK, 0, 0);
     call(fd, F_OFD_SETLK, &mut lock)
 }
 
 /// Returns whether any other open file description holds a lock of any kind on byte `at`.
 pub fn byte_is_locked_by_other(fd: BorrowedFd<'_>, at: i64) -> io::Result<bool> {
-    let mut lock = Flock {
-        kind: F_WRLCK,
-        whence: SEEK_SET,
-        start: at,
-        len: 1,
-        pid: 0,
-    };
+    let mut lock = Flock::on(F_WRLCK, at, 1);
     call(fd, F_OFD_GETLK, &mut lock)?;
     Ok(lock.kind != F_UNLCK)
 }

@@ -25,16 +25,21 @@ impl Fat {
     /// takes what tables and folders say for granted: it counts from cluster 2, and would go astray from
     /// a folder that says that it is in cluster 1.
     pub fn open(volume: Arc<Staged>) -> Result<Self> {
-        let fs = hako_guest::fs::open(Arc::clone(&volume) as _)?;
-        let fs = fs.ok_or_else(|| Error::corrupt("FAT", "it is none"))?;
-        let report = check(&*fs, (0, volume.len_bytes()), &mut || Ok(()))?;
+        let fat = Self { volume };
+        let len_bytes = fat.volume.len_bytes();
+        let report = check(&*fat.reader()?, (0, len_bytes), &mut || Ok(()))?;
         if let Some(first) = report.damage.first() {
             let what = format!("the file system is damaged: {first}");
             return Err(Error::unsupported(what).hint("fsck.fat repairs it"));
         }
-        let fat = Self { volume };
         fat.with("/", |_| Ok(()))?;
         Ok(fat)
+    }
+
+    /// Opens it as it is now with the reader.
+    fn reader(&self) -> Result<Arc<dyn hako_guest::FileSystem>> {
+        let fs = hako_guest::fs::open(Arc::clone(&self.volume) as _)?;
+        fs.ok_or_else(|| Error::corrupt("FAT", "it is none"))
     }
 
     /// Makes a folder, and those above it; one that is there stays.
@@ -56,10 +61,10 @@ impl Fat {
 
     /// Returns where the first cluster of a folder is, by its record.
     fn place_of(&self, folder: &str) -> Result<Range<u64>> {
-        let volume: Arc<dyn Volume> = Arc::clone(&self.volume) as _;
-        let fs = hako_guest::fs::open(volume)?;
-        let fs = fs.ok_or_else(|| Error::corrupt("FAT", "it is none any more"))?;
-        let record = Tree::new(fs).find(folder.as_bytes())?.node().number;
+        let record = Tree::new(self.reader()?)
+            .find(folder.as_bytes())?
+            .node()
+            .number;
         let record = read_vec(&*self.volume, record, 32)?;
         let cluster = u64::from(u16_at(&record, 20)) << 16 | u64::from(u16_at(&record, 26));
         let boot = read_vec(&*self.volume, 0, 512)?;

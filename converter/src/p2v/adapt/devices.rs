@@ -5,7 +5,7 @@ use hako_guest::{FoundVolume, Origin, Role, Volumes};
 
 use super::Guest;
 use super::places::{MULTIPATH, Place, is_number};
-use super::words::{fields, with_values};
+use super::words::{with_values, words};
 
 /// What a device that a text names is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl<'a> Names<'a> {
             });
         }
         for line in guest.text("/etc/crypttab").unwrap_or_default().lines() {
-            let mut words = fields(line).filter_map(|(from, to)| line.get(from..to));
+            let mut words = words(line);
             if let (Some(name), Some(source)) = (words.next(), words.next()) {
                 names.opened.push(name.to_owned());
                 names.named.push((source.to_owned(), String::new()));

@@ -197,8 +197,7 @@ fn without_list(contents: &Contents) -> Option<OverlaidFile> {
 
 /// Returns a text of an initrd, as [`super::lossless`] makes it.
 fn text_of(contents: &Contents, path: &str) -> Option<String> {
-    let bytes = contents.texts.get(&contents.resolve(path.as_bytes()))?;
-    Some(decoded(bytes))
+    Some(decoded(contents.bytes(path)?))
 }
 
 fn over(path: &str, content: String, why: &str) -> OverlaidFile {

@@ -4,7 +4,7 @@
 use hako_guest::root::{Place, fstab};
 
 use super::devices::{Device, Names, is_by_place};
-use super::words::{fields, with_field, with_lines, with_options, with_values};
+use super::words::{with_field, with_lines, with_options, with_values, words};
 use super::{Guest, Plan, What, arrays, lvm};
 
 /// Caches of names of devices.
@@ -47,6 +47,18 @@ impl Rewritten {
             Device::Stays => {}
         }
         None
+    }
+
+    /// Returns the path that a device is to be called by, where only paths are known.
+    fn called_by_path(
+        &mut self,
+        names: &Names<'_>,
+        (path, of): (&str, &str),
+        source: &str,
+    ) -> Option<String> {
+        let device = names.resolve(source, "", "");
+        let name = self.called((path, of), source, device)?;
+        Some(as_path(&name))
     }
 }
 
@@ -151,9 +163,7 @@ fn fstab(names: &Names<'_>, path: &str, old: &str) -> Rewritten {
 }
 
 fn fstab_line(names: &Names<'_>, path: &str, line: &str, new: &mut Rewritten) -> Option<String> {
-    let words: Vec<&str> = fields(line)
-        .filter_map(|(from, to)| line.get(from..to))
-        .collect();
+    let words: Vec<&str> = words(line).collect();
     let (source, target) = (*words.first()?, *words.get(1)?);
     let kind = words.get(2).copied().unwrap_or("auto");
     if source.starts_with('#') || Place::of(kind) != Place::Disk {
@@ -161,8 +171,7 @@ fn fstab_line(names: &Names<'_>, path: &str, line: &str, new: &mut Rewritten) ->
     }
     let options = words.get(3).copied().unwrap_or_default();
     let options = with_options(options, DEVICE_OPTIONS, |device| {
-        let found = names.resolve(device, "", "");
-        Some(as_path(&new.called((path, target), device, found)?))
+        new.called_by_path(names, (path, target), device)
     });
     let line = with_field(line, 3, &options);
     let device = names.resolve(&fstab::unescaped(source), kind, target);
@@ -194,11 +203,15 @@ fn unit(names: &Names<'_>, path: &str, old: &str) -> Rewritten {
     };
     let target = value("Where").unwrap_or(kind);
     let mut new = Rewritten::default();
+    if Place::of(kind) != Place::Disk {
+        new.text = old.to_owned();
+        return new;
+    }
     new.text = with_lines(old, |line| {
         let (key, value) = line.split_once('=')?;
         let (key, value) = (key.trim(), value.trim());
         // What begins with `%` is filled in by systemd.
-        if Place::of(kind) != Place::Disk || value.contains('%') {
+        if value.contains('%') {
             return None;
         }
         let value = match key {
@@ -207,8 +220,7 @@ fn unit(names: &Names<'_>, path: &str, old: &str) -> Rewritten {
                 as_path(&new.called((path, target), value, device)?)
             }
             "Options" => with_options(value, DEVICE_OPTIONS, |device| {
-                let found = names.resolve(device, "", "");
-                Some(as_path(&new.called((path, target), device, found)?))
+                new.called_by_path(names, (path, target), device)
             }),
             _ => return None,
         };
@@ -220,9 +232,7 @@ fn unit(names: &Names<'_>, path: &str, old: &str) -> Rewritten {
 fn crypttab(names: &Names<'_>, path: &str, old: &str) -> Rewritten {
     let mut new = Rewritten::default();
     new.text = with_lines(old, |line| {
-        let words: Vec<&str> = fields(line)
-            .filter_map(|(from, to)| line.get(from..to))
-            .collect();
+        let words: Vec<&str> = words(line).collect();
         let (name, source) = (*words.first()?, *words.get(1)?);
         if name.starts_with('#') {
             return None;
@@ -240,9 +250,8 @@ fn crypttab(names: &Names<'_>, path: &str, old: &str) -> Rewritten {
         }
         let mut with_path = |text: &str| {
             let device = device_in(text)?;
-            let found = names.resolve(device, "", "");
-            let identity = new.called((path, name), device, found)?;
-            Some(text.replacen(device, &as_path(&identity), 1))
+            let own = new.called_by_path(names, (path, name), device)?;
+            Some(text.replacen(device, &own, 1))
         };
         if let Some(key) = key.and_then(|key| with_path(key)) {
             line = with_field(&line, 2, &key);
@@ -265,7 +274,7 @@ fn device_in(text: &str) -> Option<&str> {
     all.find(|device| is_by_place(device))
 }
 
-/// Returns the path of what is called by a tag: what is no fstab knows paths only.
+/// Returns the path of what is called by a tag.
 fn as_path(name: &str) -> String {
     match name.split_once('=') {
         Some((tag, value)) => format!("/dev/disk/by-{}/{value}", tag.to_lowercase()),

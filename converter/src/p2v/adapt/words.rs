@@ -10,7 +10,7 @@ pub(super) fn with_field(line: &str, index: usize, new: &str) -> String {
 }
 
 /// Returns where the fields of a line begin and end.
-pub(super) fn fields(line: &str) -> impl Iterator<Item = (usize, usize)> {
+fn fields(line: &str) -> impl Iterator<Item = (usize, usize)> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let rest = line.get(at..)?;
@@ -20,6 +20,11 @@ pub(super) fn fields(line: &str) -> impl Iterator<Item = (usize, usize)> {
         at = start + len.unwrap_or(word.len());
         Some((start, at))
     })
+}
+
+/// Returns the fields of a line.
+pub(super) fn words(line: &str) -> impl Iterator<Item = &str> {
+    fields(line).filter_map(|(from, to)| line.get(from..to))
 }
 
 /// Calls `change` for the value of each `KEY=VALUE` in a text, quoted or not, where KEY begins a word;

@@ -163,9 +163,8 @@ impl Making<'_> {
             self.contents.tool() == Tool::InitramfsTools && !has("scripts/init-top/udev");
         let (path, text) = if is_by_scripts {
             const LIST: &str = "conf/modules";
-            let path = self.contents.resolve(LIST.as_bytes());
-            let known = self.contents.texts.get(&path);
-            let mut list = known.map_or(Vec::new(), |known| known.trim_ascii_end().to_vec());
+            let known = self.contents.bytes(LIST).unwrap_or_default();
+            let mut list = known.trim_ascii_end().to_vec();
             if !list.is_empty() {
                 list.push(b'\n');
             }

@@ -255,7 +255,7 @@ fn systemd_and_scripts_are_told_what_to_load() {
     scripts.file(b"conf/modules", 0o644, list).unwrap();
     let scripts = scripts.finish().unwrap();
     let contents = unpacked(&Guest::new(vec![scripts]).plan(&[Hardware::Pvscsi])).1;
-    let list = contents.texts.get(&b"conf/modules"[..]);
+    let list = contents.bytes("conf/modules");
     assert_eq!(list.unwrap(), b"# f\xfcr\ndm_mod\nvmw_pvscsi\n");
 }
 

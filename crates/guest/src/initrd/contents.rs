@@ -131,8 +131,13 @@ impl Contents {
 
     /// Returns a text, links on the way to it followed; none if it is not there or is no text.
     pub fn text(&self, path: &str) -> Option<&str> {
+        std::str::from_utf8(self.bytes(path)?).ok()
+    }
+
+    /// Returns what is in a text, links on the way to it followed; none if it is not there.
+    pub fn bytes(&self, path: &str) -> Option<&[u8]> {
         let bytes = self.texts.get(&self.resolve(path.as_bytes()))?;
-        std::str::from_utf8(bytes).ok()
+        Some(bytes)
     }
 
     /// Returns the path that `path` leads to, links on its way and at its end followed. What is not

@@ -82,7 +82,8 @@ impl FoundVolume {
     }
 }
 
-/// Reads `sda`, `vdb3`, `sdaa1` (the 27th disk), `nvme0n1p2`, `mmcblk0p1`: which disk, from 0, and which partition.
+/// Reads `sda`, `vdb3`, `sdaa1` (the 27th disk), `nvme0n1p2`, `mmcblk0p1`: which disk, from 0, and which
+/// partition.
 fn disk_of(device: &str) -> Option<(usize, Option<u32>)> {
     let number = |text: &str| match text {
         "" => Some(None),
